@@ -1,0 +1,89 @@
+"""Owns the SGLang platform plugin that serves in pure torch on a machine without a GPU.
+
+Knows nothing of SpecReason. Loaded by SGLang's server processes through the entry-point group
+`sglang.srt.platforms`; where torch sees an accelerator, SGLang's own platform is used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def activate() -> str | None:
+    """The platform class for SGLang to use, or None where torch finds a GPU or the user asked for another CPU engine."""
+    import os
+
+    import torch
+
+    if os.environ.get("SGLANG_USE_CPU_ENGINE", "0") == "1":
+        return None
+    for backend in ("cuda", "xpu", "mps", "npu"):
+        device = getattr(torch, backend, None)
+        if device is not None and device.is_available():
+            return None
+    return "sgl_specreason.cpu_platform.PureTorchPlatform"
+
+
+def seeded_choice(logprobs: "torch.Tensor", seed: "torch.Tensor", positions: "torch.Tensor") -> "torch.Tensor":
+    """One column per row, drawn by the Gumbel-max trick with noise that is a hash of (seed, position, column).
+
+    `logprobs` is (rows, columns), natural logarithms up to a constant per row; `seed` and `positions` are (rows,). Returns
+    (rows, 1). The same row gets the same column whatever it is batched with. Mixing steps: SplitMix64.
+    """
+    import torch
+
+    columns = torch.arange(logprobs.shape[1], device=logprobs.device)
+    rows = seed.to(torch.int64) * -0x61C8864680B583EB + positions.to(torch.int64)
+    mixed = _mixed(_mixed(rows)[:, None] + columns)
+    uniform = ((mixed >> 11) & (2**53 - 1)).to(torch.float64).add_(0.5) / 2.0**53
+    return torch.argmax(logprobs.to(torch.float64) - (-uniform.log()).log(), dim=1, keepdim=True)
+
+
+def _mixed(x: "torch.Tensor") -> "torch.Tensor":
+    """The finaliser of SplitMix64 on int64 values that stand for 64 bits (multiplication wraps, shifts are made logical)."""
+    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
+    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
+    return x ^ ((x >> 31) & 0x1FFFFFFFF)
+
+
+def __getattr__(name: str) -> Any:
+    """Builds the class on first use, so that importing this module does not import SGLang."""
+    if name != "PureTorchPlatform":
+        raise AttributeError(name)
+    from sglang.srt.platforms.cpu import CpuDeviceMixin
+    from sglang.srt.platforms.device_mixin import PlatformEnum
+    from sglang.srt.platforms.interface import PlatformCapabilities, SRTPlatform
+
+    class PureTorchPlatform(CpuDeviceMixin, SRTPlatform):  # type: ignore[misc]
+        """CPU without SGLang's compiled CPU kernels: torch attention, eager execution."""
+
+        _enum = PlatformEnum.OOT
+        capabilities = PlatformCapabilities()
+
+        def apply_server_args_defaults(self, server_args: Any) -> None:
+            """Allows seeded sampling (--enable-deterministic-inference) with torch's own attention."""
+            from sglang.srt import server_args as arguments
+
+            arguments.add_deterministic_attention_backend_choices(["torch_native"])
+            arguments.add_radix_supported_deterministic_attention_backend_choices(["torch_native"])
+
+        def init_backend(self) -> None:
+            """Seeded sampling without its GPU parts: no batch-invariant kernels (Triton), the seeded choice in torch."""
+            from sglang.srt import batch_invariant_ops
+            from sglang.srt.layers import sampler
+
+            batch_invariant_ops.enable_batch_invariant_mode = lambda: None
+            sampler.multinomial_with_seed = seeded_choice
+
+        def get_default_attention_backend(self) -> str:
+            return "torch_native"
+
+        def get_dispatch_key_name(self) -> str:
+            return "native"
+
+        def get_compile_backend(self, mode: str | None = None) -> str:
+            return "eager"
+
+    globals()[name] = PureTorchPlatform
+    return PureTorchPlatform

@@ -1,0 +1,255 @@
+"""Owns one SGLang server as a backend of the programs: ids, HTTP, one-request `select`, the account of each request.
+
+Knows nothing of steps, scores or policies. A failed request is handed back in its `meta_info` under "failure" and
+not raised: an exception inside a frontend worker leaves every later `s += ...` waiting for ever (SGLang 0.5.23).
+`written` and `chosen` read a variable and raise it where it can be handled.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Literal
+
+import orjson
+import urllib3
+from sglang.lang.backend.base_backend import BaseBackend
+from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
+from sglang.lang.chat_template import get_chat_template
+from sglang.lang.choices import ChoicesDecision, ChoicesSamplingMethod
+from sglang.lang.interpreter import ProgramState, StreamExecutor
+from sglang.lang.ir import SglSamplingParams
+
+from sgl_specreason.errors import EngineError, RequestError
+from sgl_specreason.prompts import Tokenizer
+from sgl_specreason.steps import pieces
+from sgl_specreason.trajectory import Request
+
+REQUEST_TIMEOUT_S = 1800.0
+CONNECT_TIMEOUT_S = 5.0
+
+
+class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
+    """A running SGLang server, with requests made of token ids over pooled connections.
+
+    `role` names it in accounts and errors ("base" or "small"). Raises EngineError where no SGLang server answers.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        role: str,
+        tokenizer: Tokenizer,
+        api_key: str | None = None,
+        connections: int = 64,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> None:
+        BaseBackend.__init__(self)
+        self.role = role
+        self.tokenizer = tokenizer
+        self.base_url = url.rstrip("/")
+        self.chat_template = get_chat_template("default")
+        self.timeout_s = timeout_s
+        self.stopped = threading.Event()
+        self._headers = {"Content-Type": "application/json"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._pool = urllib3.PoolManager(maxsize=connections, num_pools=2, retries=False, headers=self._headers)
+        self._piece_ids = lru_cache(maxsize=65536)(self._encode_piece)
+        self.model_info = self._call("GET", "/get_model_info", timeout_s=CONNECT_TIMEOUT_S)
+        if "model_path" not in self.model_info:
+            raise EngineError(f"{role}: {self.base_url} answers, but not as an SGLang server")
+
+    def ids(self, text: str) -> list[int]:
+        """The token ids of `text`, made piece by piece, so that a longer text's ids begin with a shorter one's.
+
+        Costs O(last piece) of tokenising. Holds where the shorter text ends with a blank line.
+        """
+        found: list[int] = []
+        for piece in pieces(text):
+            found += self._piece_ids(piece)
+        return found
+
+    def single_token(self, prompt: str, choice: str) -> int:
+        """The one token that `choice` is after `prompt`. Raises EngineError if it is more, or merges with the prompt."""
+        before, after = self.ids(prompt), self.ids(prompt + choice)
+        if len(after) != len(before) + 1 or after[:-1] != before:
+            raise EngineError(
+                f"{self.role}: {choice!r} is not one token of its own after {prompt[-40:]!r}; change the prompt's ending"
+            )
+        return after[-1]
+
+    def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
+        """One request for text. `meta_info` gains "account" (Request) and "finish", or "failure" (RequestError)."""
+
+        def ask() -> tuple[str, dict[str, Any]]:
+            params = {
+                key: value for key, value in sampling_params.to_srt_kwargs().items() if value not in (None, [], ())
+            }
+            params |= {"no_stop_trim": True, "skip_special_tokens": False}
+            params |= {"spaces_between_special_tokens": False}
+            seed = getattr(s.arguments.get("trajectory"), "sampling_seed", None)
+            if seed is not None:
+                params["sampling_seed"] = seed
+            answer, account = self._generate("generate", {"input_ids": self.ids(s.text_), "sampling_params": params})
+            text, finish = answer["text"], answer["meta_info"]["finish_reason"]
+            if finish["type"] == "abort":
+                raise RequestError(f"{self.role}: request aborted: {finish.get('message', '')}")
+            if isinstance(finish.get("matched"), int):
+                text = text.removesuffix(self.tokenizer.decode([finish["matched"]]))
+            text = _cut(text, params.get("stop", []))
+            return text, {"account": account, "finish": finish["type"]}
+
+        return self._guarded(ask, failed_text="")
+
+    def select(
+        self,
+        s: StreamExecutor,
+        choices: list[str],
+        temperature: float,
+        choices_method: ChoicesSamplingMethod | None = None,
+    ) -> ChoicesDecision:
+        """One request that decides among choices of one token each; generates nothing.
+
+        `meta_info` holds "logprobs" (natural logs over the whole vocabulary, one per choice, in order) and "account",
+        or "failure". The decision is the likeliest choice; `temperature` and `choices_method` do not apply.
+        """
+
+        def ask() -> tuple[str, dict[str, Any]]:
+            tokens = [self.single_token(pieces(s.text_)[-1], choice) for choice in choices]
+            answer, account = self._generate(
+                "select",
+                {
+                    "input_ids": self.ids(s.text_),
+                    "sampling_params": {"max_new_tokens": 0, "temperature": 0},
+                    "return_logprob": True,
+                    "token_ids_logprob": tokens,
+                },
+            )
+            row = answer["meta_info"]["output_token_ids_logprobs"][0]
+            logprobs = [float(entry[0]) for entry in row]
+            best = max(range(len(choices)), key=logprobs.__getitem__)
+            return choices[best], {"account": account, "logprobs": logprobs}
+
+        decision, meta = self._guarded(ask, failed_text=choices[0])
+        return ChoicesDecision(decision=decision, meta_info=meta)
+
+    def commit_lazy_operations(self, s: StreamExecutor) -> None:
+        """Nothing: a fork's prefix is shared through the radix cache without a request of its own."""
+
+    def cache_prefix(self, prefix_str: str) -> None:
+        """Nothing: the first request of a trajectory caches its prompt."""
+
+    def flush_cache(self) -> None:
+        """Empties the server's radix cache. Raises EngineError if it is busy or gone."""
+        self._call("POST", "/flush_cache", timeout_s=30.0, parse=False)
+
+    def get_server_info(self) -> dict[str, Any]:
+        """What the server says about itself, secrets left out."""
+        info = self._call("GET", "/server_info", timeout_s=30.0)
+        return {key: value for key, value in info.items() if "api_key" not in key}
+
+    def stop(self) -> None:
+        """Refuses every further request, so that running programs end."""
+        self.stopped.set()
+        self._pool.clear()
+
+    def _encode_piece(self, piece: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(piece, add_special_tokens=False))
+
+    def _guarded(
+        self, ask: Callable[[], tuple[str, dict[str, Any]]], *, failed_text: str
+    ) -> tuple[str, dict[str, Any]]:
+        try:
+            return ask()
+        except RequestError as error:
+            return failed_text, {"failure": error}
+        except Exception as error:  # whatever it is, it must not kill the frontend's worker
+            wrapped = RequestError(f"{self.role}: {type(error).__name__}: {error}")
+            return failed_text, {"failure": wrapped}
+
+    def _generate(self, kind: Literal["generate", "select"], data: dict[str, Any]) -> tuple[dict[str, Any], Request]:
+        if not data["input_ids"]:
+            raise RequestError(f"{self.role}: an empty prompt")
+        start = time.monotonic()
+        answer = self._call("POST", "/generate", data, timeout_s=self.timeout_s)
+        seconds = time.monotonic() - start
+        meta = answer["meta_info"]
+        return answer, Request(
+            engine=self.role,
+            kind=kind,
+            prompt_tokens=meta["prompt_tokens"],
+            cached_tokens=meta["cached_tokens"],
+            completion_tokens=meta["completion_tokens"],
+            start_s=start,
+            seconds=seconds,
+            engine_seconds=meta.get("e2e_latency", seconds),
+        )
+
+    def _call(
+        self,
+        verb: str,
+        path: str,
+        data: dict[str, Any] | None = None,
+        *,
+        timeout_s: float,
+        parse: bool = True,
+    ) -> dict[str, Any]:
+        """One HTTP exchange; a pooled connection that the server has closed meanwhile is replaced once."""
+        if self.stopped.is_set():
+            raise RequestError(f"{self.role}: the run was stopped")
+        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s)
+        body = None if data is None else orjson.dumps(data)
+        url = self.base_url + path
+        try:
+            try:
+                reply = self._pool.request(verb, url, body=body, timeout=timeout, headers=self._headers)
+            except urllib3.exceptions.ProtocolError:
+                reply = self._pool.request(verb, url, body=body, timeout=timeout, headers=self._headers)
+        except urllib3.exceptions.HTTPError as error:
+            raise RequestError(f"{self.role}: {url}: {type(error).__name__}: {_first_line(error)}") from None
+        if reply.status != 200:
+            words = reply.data[:500].decode("utf-8", "replace").strip()
+            raise RequestError(f"{self.role}: {url}: HTTP {reply.status}: {words}")
+        if not parse:
+            return {}
+        try:
+            answer = orjson.loads(reply.data)
+        except orjson.JSONDecodeError as error:
+            raise RequestError(f"{self.role}: {url}: not JSON: {error}") from None
+        if not isinstance(answer, dict):
+            raise RequestError(f"{self.role}: {url}: an object was expected")
+        if "error" in answer:
+            raise RequestError(f"{self.role}: {url}: {answer['error']}")
+        return answer
+
+
+def written(s: ProgramState, name: str) -> tuple[str, dict[str, Any]]:
+    """The text of a `gen` and its meta_info, waited for. Raises RequestError if its request failed."""
+    text = s[name]
+    return text, _meta(s, name)
+
+
+def chosen(s: ProgramState, name: str) -> tuple[Sequence[float], Request]:
+    """The log-probability of each choice of a `select`, and its account. Raises RequestError if its request failed."""
+    _ = s[name]
+    meta = _meta(s, name)
+    return meta["logprobs"], meta["account"]
+
+
+def _meta(s: ProgramState, name: str) -> dict[str, Any]:
+    meta: dict[str, Any] = s.get_meta_info(name)
+    if "failure" in meta:
+        raise meta["failure"]
+    return meta
+
+
+def _cut(text: str, stop: str | list[str]) -> str:
+    """`text` up to and with the first stop string: a token may hold more than the stop ("\\n\\n\\n")."""
+    ends = [at + len(word) for word in ([stop] if isinstance(stop, str) else stop) if (at := text.find(word)) >= 0]
+    return text[: min(ends, default=len(text))]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:300]

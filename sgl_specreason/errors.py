@@ -1,0 +1,40 @@
+"""Owns the exceptions of the package.
+
+SpecReasonError
+├── UsageError        the user's input is wrong: one line on stderr, exit code 2
+├── EngineError       an engine did not start, died, or answered with an error
+│   └── RequestError  one request failed; ends its trajectory, not the run
+├── RecordError       a run folder cannot be used as asked (a UsageError)
+└── Interrupted       Ctrl-C or SIGTERM; what was finished is saved
+"""
+
+from pathlib import Path
+
+
+class SpecReasonError(Exception):
+    """Base of everything that this package raises on purpose."""
+
+
+class UsageError(SpecReasonError):
+    """Something the user gave is wrong; the message says what and what to do."""
+
+
+class EngineError(SpecReasonError):
+    """An SGLang server did not start, died, or is not what was expected."""
+
+
+class RequestError(EngineError):
+    """One request to an engine failed; the message holds the engine's own words."""
+
+
+class RecordError(UsageError):
+    """A run folder is damaged or belongs to other settings."""
+
+
+class Interrupted(SpecReasonError):
+    """The run was ended by a signal; `folder` holds what was finished, `code` is the exit code to end with."""
+
+    def __init__(self, folder: Path, code: int) -> None:
+        super().__init__(str(folder))
+        self.folder = folder
+        self.code = code

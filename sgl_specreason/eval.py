@@ -1,0 +1,206 @@
+"""Owns the command `python -m sgl_specreason.eval`: options in, exit code out. Nothing imports it.
+
+Example: python -m sgl_specreason.eval --bench demo --method specreason --threshold 6
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sgl_specreason.errors import Interrupted, SpecReasonError, UsageError
+
+POLICY_OPTIONS = (
+    "threshold", "score_rule", "first_n", "budget_tokens", "on_budget", "step_tokens", "min_step_tokens",
+    "answer_tokens", "answer_by", "temperature", "top_p",
+)  # fmt: skip
+PLAN_OPTIONS = (
+    "methods", "pair", "base_model", "small_model", "base_url", "small_url", "preset", "prompts", "data",
+    "samples", "limit", "seed", "concurrency",
+)  # fmt: skip
+OF_PRESET = "default: the preset's"
+OF_BENCH = "default: the bench's"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--bench", metavar="NAME|FILE.toml", help="What to run; the only required option.")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="NAME",
+    help="specreason, base or small; repeatable.  [default: all three]",
+)
+@click.option(
+    "--pair",
+    metavar="NAME|FILE.toml",
+    help="Base and small model.  [default: demo for --bench demo, else the largest that fits the GPU]",
+)
+@click.option("--base-model", metavar="MODEL", help="A folder or hub id, with --small-model, in place of --pair.")
+@click.option("--small-model", metavar="MODEL", help="A folder or hub id, with --base-model.")
+@click.option("--base-url", metavar="URL", help="A running SGLang server for base, with --small-url; starts nothing.")
+@click.option("--small-url", metavar="URL", help="A running SGLang server for small, with --base-url.")
+@click.option(
+    "--api-key",
+    envvar="SGL_SPECREASON_API_KEY",
+    metavar="KEY",
+    help="For the running servers.  [default: $SGL_SPECREASON_API_KEY, or none]",
+)
+@click.option(
+    "--preset",
+    default="default",
+    show_default=True,
+    metavar="NAME|FILE.toml",
+    help="Named settings of the method; the bench's budget and sampling come before it, options before both.",
+)
+@click.option("--threshold", type=float, help=f"Keep a drafted step scored at least this, 0-9.  [{OF_PRESET}, 7]")
+@click.option(
+    "--score-rule",
+    metavar="RULE",
+    help="greedy (likeliest digit), expected (mean digit) or p_ge (a digit at or above the threshold has "
+    f"probability 0.5). Thresholds do not carry over between rules.  [{OF_PRESET}, greedy]",
+)
+@click.option("--first-n", type=int, help=f"Steps that base writes before small may draft.  [{OF_PRESET}, 0]")
+@click.option(
+    "--budget-tokens",
+    type=int,
+    help="Thinking tokens kept, at most. Accuracies at different budgets do not compare.  "
+    f"[{OF_BENCH}: demo 512, others 8192]",
+)
+@click.option(
+    "--on-budget",
+    metavar="answer|stop",
+    help=f"At the budget, close the thought and answer, or stop.  [{OF_PRESET}: answer; paper: stop]",
+)
+@click.option("--step-tokens", type=int, help=f"Longest step.  [{OF_PRESET}, 512; demo 64]")
+@click.option("--min-step-tokens", type=int, help=f"Shorter steps are joined before judging.  [{OF_PRESET}, 0]")
+@click.option("--answer-tokens", type=int, help="Longest answer after the thought.  [default: 1024; demo 64]")
+@click.option("--answer-by", metavar="base|small", help="Who writes SpecReason's answer.  [default: base]")
+@click.option("--temperature", type=float, help=f"0 is greedy.  [{OF_BENCH}: demo 0, others 0.6]")
+@click.option("--top-p", type=float, help=f"[{OF_BENCH}: demo 1, others 0.95]")
+@click.option(
+    "--prompts",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Templates.  [default: ./prompts, else the checkout's, else the packaged ones]",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="FILE.jsonl",
+    help="The bench's rows.  [default: $SGL_SPECREASON_DATA/<bench>.jsonl, else the bench's source]",
+)
+@click.option("--samples", type=int, help=f"Attempts per problem.  [{OF_BENCH}: demo 1]")
+@click.option("--limit", type=int, help="Only the first problems; makes accuracies incomparable.  [default: all]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seeds sampling, with problem and sample.")
+@click.option(
+    "--concurrency",
+    type=int,
+    help=f"Trajectories side by side; latencies compare only at the same one.  [{OF_BENCH}: demo 1, others 16]",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    metavar="DIR",
+    help="Where the run folder is made.",
+)
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Go on with this run folder, with the same options.  [default: a new run]",
+)
+@click.option("--dry-run", is_flag=True, help="Print settings, prompts and engine commands; start and write nothing.")
+@click.option("--list", "listing", is_flag=True, help="Print benches, pairs, methods and presets.")
+def main(**options: Any) -> None:  # fmt: skip
+    """Runs a benchmark with SpecReason and its baselines, and prints accuracy beside latency.
+
+    Small drafts each reasoning step, base scores it 0-9 in one prefill, and rewrites what it rejects.
+    """
+    try:
+        if options["listing"]:
+            click.echo(_listing())
+        elif not options["bench"]:
+            raise UsageError("--bench is missing; --list shows what there is")
+        else:
+            _evaluate(options)
+    except UsageError as error:
+        _fail(str(error), 2)
+    except Interrupted as error:
+        _fail(
+            f"interrupted; finished trajectories are in {error.folder}; go on with --resume {error.folder}", error.code
+        )
+    except SpecReasonError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted before the run began", 130)
+
+
+def _evaluate(options: dict[str, Any]) -> None:
+    from sgl_specreason import plan as plans
+    from sgl_specreason import records
+
+    out: Path = options["out"]
+    plan = plans.resolve(
+        plans.Options(
+            bench=options["bench"],
+            policy={name: options[name] for name in POLICY_OPTIONS},
+            **{name: options[name] for name in PLAN_OPTIONS},
+        )
+    )
+    records.check_writable(out)
+    if options["dry_run"]:
+        from sgl_specreason.dry_run import describe
+
+        click.echo(describe(plan, out))
+        return
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from sgl_specreason import evaluate, report
+
+    urls = (options["small_url"], options["base_url"]) if options["base_url"] else None
+    folder = evaluate.run(
+        plan,
+        out=out,
+        resume=options["resume"],
+        urls=urls,
+        api_key=options["api_key"],
+        say=lambda line: click.echo(line, err=True),
+    )
+    runs = report.written(folder)
+    click.echo(report.show(runs))
+    click.echo(f"Run folder: {folder}")
+    if failed := sum(run.summary["failed"] for run in runs):
+        _fail(f"{failed} trajectories failed; --resume {folder} runs them again", 1)
+
+
+def _listing() -> str:
+    from sgl_specreason import catalog
+    from sgl_specreason.paths import find
+    from sgl_specreason.policy import METHODS
+
+    parts: list[tuple[str, list[tuple[str, str]]]] = [
+        ("benches", [(name, catalog.load_bench(name).title) for name in catalog.names("benches")]),
+        ("pairs", [(name, catalog.load_pair(name).title) for name in catalog.names("pairs")]),
+        ("methods", [(str(name), words) for name, words in METHODS.items()]),
+        ("presets", [(name, catalog.load_preset(name).title) for name in catalog.names("presets")]),
+    ]
+    lines = []
+    for kind, entries in parts:
+        width = max(len(name) for name, _ in entries)
+        lines.append(f"{kind}:")
+        lines += [f"  {name.ljust(width)}  {title}" for name, title in entries]
+    return "\n".join([*lines, f"read from {find('eval')}"])
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"error: {message}", err=True)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m sgl_specreason.eval")

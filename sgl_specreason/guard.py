@@ -1,0 +1,68 @@
+"""Owns one engine process on behalf of a client: ends it when the client is gone, however that came about.
+
+Started as `python -m sgl_specreason.guard COMMAND...` with a pipe from the client as its standard input. The pipe
+closes when the client ends, also by SIGKILL; then the engine's whole process group is ended. Imports nothing heavy.
+"""
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+GRACE_S = 2.0
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """In the child: SIGKILL when the guard itself is killed (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _signal_group(group: int, number: int) -> bool:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    _signal_group(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_S
+    while time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    _signal_group(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def main(command: list[str]) -> int:
+    """Runs `command` until it ends or standard input closes. Returns its exit code (or 128 + signal)."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the pipe decides, not the terminal
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=_restore_signals,
+    )
+    while process.poll() is None:
+        readable, _, _ = select.select([sys.stdin], [], [], 0.2)
+        if readable and not os.read(sys.stdin.fileno(), 4096):
+            break
+    _end(process)
+    code = process.returncode
+    return code if code >= 0 else 128 - code
+
+
+def _restore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    _die_with_parent()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

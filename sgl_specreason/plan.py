@@ -1,0 +1,258 @@
+"""Owns the resolution of a command's options into everything a run needs, checked before anything starts.
+
+Knows nothing of click, HTTP or run folders.
+"""
+
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sgl_specreason import catalog, gpus
+from sgl_specreason.benches import Row, Rows, load_rows
+from sgl_specreason.catalog import Bench, Pair, nearest
+from sgl_specreason.engines import EngineSpec, cpu_args, cpu_env
+from sgl_specreason.errors import UsageError
+from sgl_specreason.policy import METHODS, Author, Method, Policy
+from sgl_specreason.prompts import ChatFormat, PromptSet, load_prompts
+from sgl_specreason.records import digest
+from sgl_specreason.trajectory import Texts, Trajectory, sampling_seed
+
+ROLES: tuple[Author, ...] = ("small", "base")
+PACKAGES = ("sgl-specreason", "sglang", "torch", "transformers", "flashinfer-python", "math-verify")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the user asked for; None means: the bench's or the preset's."""
+
+    bench: str
+    methods: tuple[str, ...] = ()
+    pair: str | None = None
+    base_model: str | None = None
+    small_model: str | None = None
+    base_url: str | None = None
+    small_url: str | None = None
+    preset: str = "default"
+    prompts: Path | None = None
+    data: Path | None = None
+    samples: int | None = None
+    limit: int | None = None
+    seed: int = 0
+    concurrency: int | None = None
+    policy: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A run, resolved: its problems, models, policy and prompts. `specs` is empty where running servers are used."""
+
+    bench: Bench
+    rows: Rows
+    methods: tuple[Method, ...]
+    pair: str
+    models: dict[Author, str]
+    specs: tuple[EngineSpec, ...]
+    preset: str
+    policy: Policy
+    prompts: PromptSet
+    samples: int
+    limit: int | None
+    seed: int
+    concurrency: int
+    trust_remote_code: bool
+    hardware: str
+
+    @property
+    def problems(self) -> list[Row]:
+        return self.rows.rows[: self.limit]
+
+    @property
+    def expected(self) -> int:
+        """How many trajectories each method has."""
+        return len(self.problems) * self.samples
+
+    def settings(self, method: Method) -> dict[str, Any]:
+        """Everything that a run's numbers depend on and that resuming must not change."""
+        return {
+            "bench": self.bench.name,
+            "method": method,
+            "pair": self.pair,
+            "models": {role: _short(model) for role, model in self.models.items()},
+            "preset": self.preset,
+            "policy": asdict(self.policy),
+            "prompts": self.prompts.hashes,
+            "dataset_sha256": self.rows.sha256,
+            "samples": self.samples,
+            "limit": self.limit,
+            "seed": self.seed,
+            "concurrency": self.concurrency,
+        }
+
+    def name(self, methods: tuple[Method, ...]) -> str:
+        """The folder's name for these methods: <bench>-<method>-<pair>-<digest of the settings>."""
+        label = methods[0] if len(methods) == 1 else "compare"
+        settings = [self.settings(method) for method in methods]
+        code = digest(settings[0] if len(settings) == 1 else {"runs": settings})
+        return f"{self.bench.name}-{label}-{self.pair}-{code}"
+
+    def conditions(self) -> dict[str, Any]:
+        """What a number must never be without (design.md)."""
+        return {
+            "prompts": self.prompts.hashes,
+            "models": {role: _short(model) for role, model in self.models.items()},
+            "versions": versions(),
+            "gpu": self.hardware,
+            "dataset_sha256": self.rows.sha256,
+            "dataset_origin": self.rows.origin,
+        }
+
+    def texts(self, row: Row, chats: dict[Author, ChatFormat]) -> Texts:
+        """The rendered texts of one problem."""
+        content = self.prompts[self.bench.prompt].fill(**row.values())
+        base = chats["base"]
+        return Texts(
+            prompts={role: chat.prompt(content) for role, chat in chats.items()},
+            judge_open=base.judge_turn(self.prompts, thinking=True),
+            judge_closed=base.judge_turn(self.prompts, thinking=False),
+            close=self.prompts["close"].fill(think_end=base.think_end),
+            think_end=base.think_end,
+        )
+
+    def trajectory(self, row: Row, sample: int, chats: dict[Author, ChatFormat]) -> Trajectory:
+        """A trajectory of this problem, ready to run."""
+        return Trajectory(
+            problem_id=row.id,
+            sample=sample,
+            sampling_seed=sampling_seed(self.seed, row.id, sample),
+            policy=self.policy,
+            texts=self.texts(row, chats),
+        )
+
+
+def resolve(options: Options) -> Plan:
+    """Checks the options and reads every file they name. Raises UsageError; starts and writes nothing."""
+    bench = catalog.load_bench(options.bench)
+    preset = catalog.load_preset(options.preset)
+    methods = _methods(options.methods)
+    given = {key: value for key, value in options.policy.items() if value is not None}
+    policy = catalog.build_policy(preset.policy, bench.policy, given)
+    samples = _positive("samples", options.samples, bench.samples)
+    concurrency = _positive("concurrency", options.concurrency, bench.concurrency)
+    if options.limit is not None:
+        _positive("limit", options.limit, 1)
+    prompts = load_prompts(options.prompts)
+    if bench.prompt not in prompts.templates:
+        raise UsageError(f"bench {bench.name}: no prompt named {bench.prompt!r}")
+    if (options.base_url is None) != (options.small_url is None):
+        raise UsageError("--base-url and --small-url go together: give both or neither")
+    pair, specs, hardware = _pair(options, bench)
+    rows = load_rows(bench, options.data)
+    return Plan(
+        bench=bench,
+        rows=rows,
+        methods=methods,
+        pair=pair.name,
+        models={role: pair.model(role) for role in ROLES},
+        specs=specs,
+        preset=preset.name,
+        policy=policy,
+        prompts=prompts,
+        samples=samples,
+        limit=options.limit,
+        seed=options.seed,
+        concurrency=concurrency,
+        trust_remote_code=pair.trust_remote_code,
+        hardware=hardware,
+    )
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that a result depends on."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _methods(asked: tuple[str, ...]) -> tuple[Method, ...]:
+    for method in asked:
+        if method not in METHODS:
+            raise UsageError(f"no method named {method!r}{nearest(method, list(METHODS))}")
+    return tuple(method for method in METHODS if not asked or method in asked)
+
+
+def _positive(name: str, value: int | None, default: int) -> int:
+    value = default if value is None else value
+    if value < 1:
+        raise UsageError(f"--{name} {value}: must be at least 1")
+    return value
+
+
+def _pair(options: Options, bench: Bench) -> tuple[Pair, tuple[EngineSpec, ...], str]:
+    """The pair, how to start it, and the hardware in words. Attached servers name their own models later."""
+    if options.base_url is not None:
+        pair = Pair(name="attached", title="running servers", base="", small="")
+        return pair, (), "unknown (attached servers)"
+    if (options.base_model is None) != (options.small_model is None):
+        raise UsageError("--base-model and --small-model go together: give both or neither")
+    cards = gpus.found()
+    if options.base_model is not None and options.small_model is not None:
+        if options.pair:
+            raise UsageError("give --pair or --base-model and --small-model, not both")
+        pair = Pair(
+            name=f"{_short(options.base_model)}+{_short(options.small_model)}",
+            title="given models",
+            base=options.base_model,
+            small=options.small_model,
+        )
+    elif options.pair:
+        pair = catalog.load_pair(options.pair)
+    else:
+        pair = _automatic_pair(bench, cards)
+    largest = max((card.memory_gb for card in cards), default=0.0)
+    if pair.gpu_gb > largest:
+        words = f"{largest:.0f} GB at most" if cards else "no GPU"
+        raise UsageError(
+            f"pair {pair.name} needs a GPU with {pair.gpu_gb} GB and this machine has {words}; "
+            "try --pair demo, a smaller pair (--list), or --base-url and --small-url of running servers"
+        )
+    specs = tuple(_spec(pair, role, on_gpu=bool(cards)) for role in ROLES)
+    names = [f"{card.name} ({card.memory_gb:.0f} GB)" for card in cards]
+    return pair, specs, ", ".join(names) or "none (CPU, pure torch)"
+
+
+def _automatic_pair(bench: Bench, cards: list[gpus.Gpu]) -> Pair:
+    if bench.source.generator == "demo":
+        return catalog.load_pair("demo")
+    largest = max((card.memory_gb for card in cards), default=0.0)
+    pairs = [catalog.load_pair(name) for name in catalog.names("pairs")]
+    fitting = [pair for pair in pairs if 0 < pair.gpu_gb <= largest]
+    if not fitting:
+        words = f"only {largest:.0f} GB of GPU memory" if cards else "no GPU"
+        raise UsageError(
+            f"--bench {bench.name}: {words} found, and every pair that can answer it needs more; use --base-url and "
+            "--small-url of running servers, or --pair demo to try the plumbing (its tiny models cannot answer this)"
+        )
+    return max(fitting, key=lambda pair: pair.gpu_gb)
+
+
+def _spec(pair: Pair, role: Author, *, on_gpu: bool) -> EngineSpec:
+    tokens = pair.max_total_tokens.get(role)
+    if not on_gpu:
+        args, env = cpu_args(tokens or 32768), cpu_env()
+    else:
+        pinned = ["--max-total-tokens", str(tokens)] if tokens else []
+        args, env = (*pair.args.get(role, []), *pinned), {}
+    trust = ("--trust-remote-code",) if pair.trust_remote_code else ()
+    return EngineSpec(role=role, model=pair.model(role), args=(*args, *trust), env=env)
+
+
+def _short(model: str) -> str:
+    """A model's name without the folders of this machine: "org/name" for a hub id, the last part of a path."""
+    if model.startswith(str(catalog.BUNDLED)):
+        return f"bundled-{Path(model).name}"
+    return Path(model).name if Path(model).is_absolute() else model.replace("/", "_")

@@ -1,0 +1,214 @@
+"""Owns the run folder: config, trajectories, summary (`../shared/design.md` fixes its shape). Knows nothing of engines.
+
+Each record is appended and flushed the moment it is there; whole files are replaced atomically; the summary comes last.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sgl_specreason.errors import RecordError, UsageError
+
+Key = tuple[str, int]
+CONFIG, TRAJECTORIES, SUMMARY = "config.json", "trajectories.jsonl", "summary.json"
+
+
+def digest(settings: dict[str, Any]) -> str:
+    """Eight hex digits that stand for these settings in a folder's name."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def fresh_folder(parent: Path, name: str) -> Path:
+    """A new folder `parent`/`name`, with -2, -3, ... where that exists. Raises UsageError if it cannot be written."""
+    number = 1
+    while True:
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            if parent.exists() and not parent.is_dir():
+                raise UsageError(f"--out {parent}: is not a folder") from None
+            number += 1
+        except OSError as error:
+            raise UsageError(f"--out {parent}: cannot be written: {error.strerror}") from None
+
+
+def check_writable(parent: Path) -> None:
+    """Raises UsageError if no folder can be made in `parent`; leaves nothing behind."""
+    existing = next(path for path in [parent, *parent.absolute().parents] if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"--out {parent}: {existing} cannot be written")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replaces `path` atomically."""
+    text = json.dumps(strict(content), indent=1, ensure_ascii=False, default=str, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def strict(content: Any) -> Any:
+    """`content` with null for what is not a number: JSON has no NaN."""
+    if isinstance(content, dict):
+        return {key: strict(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [strict(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces `path` atomically."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def key_of(record: dict[str, Any]) -> Key:
+    return str(record["problem_id"]), int(record["sample"])
+
+
+@dataclass(slots=True, kw_only=True)
+class RunFolder:
+    """One method's run on disk. `done` holds the keys of its finished trajectories, `torn` whether a torn line was dropped."""
+
+    path: Path
+    done: set[Key]
+    torn: bool = False
+
+    @classmethod
+    def open(cls, path: Path, config: dict[str, Any], *, resume: bool) -> "RunFolder":
+        """Begins a run in `path`, or goes on with one.
+
+        Going on keeps finished trajectories and drops failed ones, to be run again. Raises RecordError if the folder's
+        settings differ (the keys are named) or a line other than a torn last one is malformed.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        finished: list[dict[str, Any]] = []
+        torn = False
+        if resume and (path / CONFIG).exists():
+            check_settings(path, config["settings"])
+            finished = [record for record in read_trajectories(path) if "error" not in record]
+            torn = _is_torn(path / TRAJECTORIES)
+            write_trajectories(path, finished)
+        (path / SUMMARY).unlink(missing_ok=True)
+        write_json(path / CONFIG, config)
+        return cls(path=path, done={key_of(record) for record in finished}, torn=torn)
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Writes one finished or failed trajectory; it is in the file when this returns."""
+        with (self.path / TRAJECTORIES).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+
+
+def without_texts(record: dict[str, Any]) -> dict[str, Any]:
+    """A graded record of a private bench: what the models wrote may quote the problem, so only the letter chosen stays."""
+    letter = record.get("answer")
+    if letter is None or len(letter) != 1:
+        letter = None
+    steps = []
+    for step in record["steps"]:
+        kept = step | {"text": ""}
+        if "draft" in step:
+            kept["draft"] = step["draft"] | {"text": ""}
+        steps.append(kept)
+    answer_text = f"\\boxed{{{letter}}}" if letter else ""
+    return (
+        record
+        | {"steps": steps, "answer_text": answer_text, "texts": "withheld"}
+        | ({"answer": letter} if "answer" in record else {})
+    )
+
+
+def write_trajectories(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Replaces the records of a run folder, atomically."""
+    write_text(path / TRAJECTORIES, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def rewrite_summary(path: Path, summary: dict[str, Any], table: str) -> None:
+    """Replaces a run's summary and its table, the mark that it is over."""
+    write_text(path / "summary.md", table)
+    write_json(path / SUMMARY, summary)
+
+
+def read_trajectories(path: Path) -> list[dict[str, Any]]:
+    """The records of a run folder. A torn last line is left out; raises RecordError (file:line) for any other bad one."""
+    file = path / TRAJECTORIES
+    if not file.exists():
+        return []
+    lines = file.read_bytes().split(b"\n")
+    records: list[dict[str, Any]] = []
+    seen: set[Key] = set()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            key = key_of(record)
+        except (ValueError, KeyError, TypeError):
+            if number == len(lines):
+                break
+            raise RecordError(f"{file}:{number}: not a trajectory's record") from None
+        if key in seen:
+            raise RecordError(f"{file}:{number}: problem {key[0]}, sample {key[1]} occurs twice")
+        seen.add(key)
+        records.append(record)
+    return records
+
+
+def _is_torn(file: Path) -> bool:
+    """Whether its last line was cut off in writing."""
+    return file.exists() and not file.read_bytes().endswith(b"\n") and file.stat().st_size > 0
+
+
+def begun_runs(top: Path) -> dict[Path, dict[str, Any]]:
+    """The run folders that `top` is or holds, each with its config.
+
+    Raises RecordError for a config that is none, and where there is no run folder at all.
+    """
+    found = {
+        config.parent: read_config(config)
+        for config in [top / CONFIG, *sorted(top.glob(f"*/{CONFIG}"))]
+        if config.exists()
+    }
+    if not found:
+        raise RecordError(f"{top}: not a run folder")
+    return found
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """A run's config. Raises RecordError for a file that is none."""
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = None
+    if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
+        raise RecordError(f"{file}: not a run's config")
+    return config
+
+
+def check_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Raises RecordError, naming the keys that differ, unless the run in `path` was begun with these settings."""
+    before = read_config(path / CONFIG)["settings"]
+    now = json.loads(json.dumps(settings, default=str))
+    differing = sorted(_differences(before, now))
+    if differing:
+        raise RecordError(
+            f"{path}: was begun with other settings ({'; '.join(differing)}); give the same ones, or a new run"
+        )
+
+
+def _differences(before: Any, now: Any, prefix: str = "") -> Iterable[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before.keys() | now.keys():
+            yield from _differences(before.get(key), now.get(key), f"{prefix}.{key}" if prefix else key)
+    elif before != now:
+        yield f"{prefix}: {before!r} then, {now!r} now"

@@ -1,0 +1,207 @@
+"""Owns how runs are shown: the table in the terminal and in Markdown, and the command that makes it again from run folders.
+
+Example: python -m sgl_specreason.report runs/math500-specreason-* runs/math500-base-*
+"""
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sgl_specreason.errors import SpecReasonError, UsageError
+from sgl_specreason.records import rewrite_summary, strict
+from sgl_specreason.rescore import rescored
+from sgl_specreason.stats import Paired
+from sgl_specreason.summary import Run, against_base, differing, load_runs
+
+Record = dict[str, Any]
+COLUMNS: tuple[tuple[str, str], ...] = (
+    ("method", "method"),
+    ("n", "n"),
+    ("accuracy", "accuracy %"),
+    ("truncated_share", "truncated %"),
+    ("no_answer_share", "no answer %"),
+    ("latency_mean_s", "mean s"),
+    ("latency_p95_s", "p95 s"),
+    ("thinking_base", "think base"),
+    ("thinking_small", "think small"),
+    ("offloaded_steps_share", "offloaded %"),
+    ("tokens_discarded", "discarded"),
+    ("cached_share", "cached %"),
+    ("failed", "failed"),
+)
+
+
+def table(summaries: Sequence[Record], against_base: Sequence[Paired | None] = (), *, markdown: bool = False) -> str:
+    """One line per run, with the conditions under it: as aligned text, or as Markdown.
+
+    `against_base` holds each run's paired difference to base, if it has one.
+    """
+    rows = [[title for _, title in COLUMNS]]
+    rows += [[_cell(summary, key) for key, _ in COLUMNS] for summary in summaries]
+    if any(against_base):
+        rows[0].insert(3, "vs base (95 %)")
+        for row, pairing in zip(rows[1:], against_base, strict=True):
+            row.insert(3, _difference(pairing))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append(f"| {' | '.join(cells)} |" if markdown else "  ".join(cells).rstrip())
+        if number == 0 and markdown:
+            rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+            lines.append(f"| {' | '.join(rule)} |")
+    notes = [*_conditions(summaries), *_samples(summaries), *_sign_tests(summaries, against_base)]
+    return "\n".join([*lines, "", *notes]) + "\n"
+
+
+def _cell(summary: dict[str, Any], key: str) -> str:
+    per_problem = max(summary["trajectories"], 1)
+    match key:
+        case "accuracy":
+            return f"{_percent(summary['accuracy'])} ± {_percent(summary['accuracy_se'])}"
+        case "thinking_base":
+            return f"{summary['tokens_base'] / per_problem:.1f}"
+        case "thinking_small":
+            return f"{summary['tokens_small'] / per_problem:.1f}"
+        case "tokens_discarded":
+            return f"{summary['tokens_discarded'] / per_problem:.1f}"
+        case "latency_mean_s" | "latency_p95_s":
+            return f"{summary[key]:.2f}"
+        case "method":
+            return f"{summary['method']}{' (partial)' if summary['partial'] else ''}"
+    if key.endswith("_share"):
+        return _percent(summary[key])
+    return str(summary[key])
+
+
+def _difference(pairing: Paired | None) -> str:
+    if pairing is None:
+        return "-"
+    low, high = (100 * bound for bound in pairing.ci95)
+    return f"{100 * pairing.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _conditions(summaries: Sequence[dict[str, Any]]) -> list[str]:
+    first = summaries[0]
+    conditions = first["conditions"]
+    lines = [
+        f"{first['bench']}, pair {first['pair']}, preset {first['preset']}: {first['n']} problems x {first['samples']} samples, "
+        f"concurrency {first['concurrency']}, budget {first['budget_tokens']} thinking tokens.",
+        f"Models: base {conditions['models']['base']}, small {conditions['models']['small']}. GPU: {conditions['gpu']}. "
+        f"sglang {conditions['versions']['sglang']}.",
+        f"Rows sha256 {conditions['dataset_sha256'][:12]}, judge prompt sha256 {conditions['prompts']['judge'][:12]}.",
+        "Accuracy: mean over problems ± clustered standard error. Tokens are per trajectory; small's include the discarded ones.",
+    ]
+    for summary in summaries:
+        mass = summary["label_mass_mean"]
+        if summary["judged_steps"] and mass < 0.5:
+            lines.append(
+                f"Warning: {summary['method']}: the judge put only {100 * mass:.0f} % of its probability on digits; "
+                "its template (prompts/judge.txt, judge_answer.txt) is not understood."
+            )
+    return lines
+
+
+def _samples(summaries: Sequence[Record]) -> list[str]:
+    """pass@k and maj@k, where there are several samples a problem."""
+    lines = []
+    for summary in summaries:
+        words = [f"pass@{k} {_percent(value)} %" for k, value in summary["pass_at_k"].items()]
+        words += [f"maj@{k} {_percent(value)} %" for k, value in summary["maj_at_k"].items()]
+        if words:
+            lines.append(f"{summary['method']}: {', '.join(words)}.")
+    return lines
+
+
+def _sign_tests(summaries: Sequence[Record], against_base: Sequence[Paired | None]) -> list[str]:
+    """Where few problems tell two methods apart, the interval is rough: the exact test stands beside it."""
+    return [
+        f"{summary['method']} against base, of {pairing.n} problems: better on {pairing.better}, worse on {pairing.worse}, "
+        f"exact sign test p = {pairing.sign_p:.2g}."
+        for summary, pairing in zip(summaries, against_base, strict=False)
+        if pairing is not None
+    ]
+
+
+def show(runs: Sequence[Run], *, markdown: bool = False) -> str:
+    """The table of these runs, paired with base where base is among them; conditions that differ are named under it."""
+    notes = [f"Differs: {key}: {' | '.join(map(str, values))}\n" for key, values in differing(runs).items()]
+    return table([run.summary for run in runs], against_base(runs), markdown=markdown) + "".join(notes)
+
+
+def written(folder: Path) -> list[Run]:
+    """The runs in `folder` as they stand there, after writing each one's summary, and that of all if there are several."""
+    runs = load_runs(folder)
+    for run in runs:
+        rewrite_summary(run.path, run.summary, show([run], markdown=True))
+    if [run.path for run in runs] != [folder]:
+        first = runs[0].summary
+        methods = {
+            run.method: run.summary | ({"vs_base": asdict(pairing)} if pairing else {})
+            for run, pairing in zip(runs, against_base(runs), strict=True)
+        }
+        partial = any(run.summary["partial"] for run in runs)
+        content = {"bench": first["bench"], "pair": first["pair"], "partial": partial, "methods": methods}
+        rewrite_summary(folder, content, show(runs, markdown=True))
+    return runs
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option("--force", is_flag=True, help="Show runs of different conditions together, the differences beside them.")
+@click.option("--rescore", is_flag=True, help="Grade the stored answers again first, and write what changed.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per run, a line each.")
+@click.option("--markdown", is_flag=True, help="The table as Markdown.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the Markdown table there, too.")
+def main(runs: tuple[Path, ...], force: bool, rescore: bool, as_json: bool, markdown: bool, out: Path | None) -> None:
+    """Prints the table of one run, or compares several, paired by problem; writes each run's summary anew.
+
+    A folder with several methods counts as its runs. Needs no engine.
+    """
+    try:
+        click.echo(_report(runs, force=force, rescore=rescore, as_json=as_json, markdown=markdown, out=out), nl=False)
+    except SpecReasonError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+def _report(
+    folders: Sequence[Path], *, force: bool, rescore: bool, as_json: bool, markdown: bool, out: Path | None
+) -> str:
+    found = [run for folder in folders for run in load_runs(folder)]
+    if (differ := differing(found)) and not force:
+        raise UsageError(
+            f"these runs do not compare: {', '.join(differ)} differ; --force shows them together all the same"
+        )
+    if rescore:
+        for run in found:
+            click.echo(rescored(run.path, run.config), err=True)
+    runs = [run for folder in folders for run in written(folder)]
+    if out is not None:
+        try:
+            out.write_text(show(runs, markdown=True), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--out {out}: cannot be written: {error.strerror}") from None
+    if as_json:
+        return "".join(
+            json.dumps(strict(run.summary | {"run": str(run.path), "vs_base": pairing and asdict(pairing)})) + "\n"
+            for run, pairing in zip(runs, against_base(runs), strict=True)
+        )
+    return show(runs, markdown=markdown)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m sgl_specreason.report")

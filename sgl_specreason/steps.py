@@ -1,0 +1,66 @@
+"""Owns where a step ends, when thinking ends and how text is cut into pieces (pure functions).
+
+Knows nothing of engines, scores or policies.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+BLANK_LINE = "\n\n"
+Ending = Literal["blank_line", "think_end", "eos", "cap"]
+_PIECE = re.compile(r".*?\n\n|.+\Z", re.DOTALL)
+
+
+def pieces(text: str) -> list[str]:
+    """`text` cut after each blank line; joined they are `text` again.
+
+    The pieces of a text that ends with a blank line stay the first pieces of everything appended to it.
+    """
+    return _PIECE.findall(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one model wrote as one step.
+
+    `text` ends with its blank line or think tag if it has one; `tokens` is what the engine generated for it.
+    """
+
+    text: str
+    tokens: int
+    ending: Ending
+
+    @property
+    def ends_thought(self) -> bool:
+        return self.ending in ("think_end", "eos")
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether there is nothing in it to judge."""
+        return not self.text.strip()
+
+    def joined(self, more: "Step") -> "Step":
+        """This step with a further piece after it."""
+        return Step(text=self.text + more.text, tokens=self.tokens + more.tokens, ending=more.ending)
+
+
+def read_step(text: str, tokens: int, finish: str, think_end: str) -> Step:
+    """One generation as a step: cut after the first blank line or think tag, whichever comes first.
+
+    `finish` is SGLang's finish type ("stop" or "length"). A token may hold the stop in its middle (".\\n\\n\\n"), so
+    the text is cut here and not trusted to end with it.
+    """
+    blank, thought = text.find(BLANK_LINE), text.find(think_end)
+    if thought >= 0 and (blank < 0 or thought < blank):
+        return Step(text=text[: thought + len(think_end)], tokens=tokens, ending="think_end")
+    if blank >= 0:
+        return Step(text=text[: blank + len(BLANK_LINE)], tokens=tokens, ending="blank_line")
+    return Step(text=text, tokens=tokens, ending="cap" if finish == "length" else "eos")
+
+
+def wants_more(step: Step, *, min_step_tokens: int, room: int) -> bool:
+    """Whether a piece is too short to be judged by itself and there is room (in tokens) to go on."""
+    if step.ending != "blank_line" or room <= 0:
+        return False
+    return step.is_blank or step.tokens < min_step_tokens

@@ -1,0 +1,170 @@
+"""Owns what one attempt at one problem is given and what has become of it.
+
+Knows no engine; the programs write into it, the run folder's record is read from it.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from sgl_specreason.policy import Author, Policy
+from sgl_specreason.score import Score
+from sgl_specreason.steps import Step, pieces
+
+StopReason = Literal["think_end", "eos", "budget"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The account of one request: token counts, and seconds on the client's monotonic clock."""
+
+    engine: str
+    kind: Literal["generate", "select"]
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    start_s: float
+    seconds: float
+    engine_seconds: float
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Call(NamedTuple):
+    """One request and what it was for: "draft", "judge", "regenerate", "think" or "answer"."""
+
+    purpose: str
+    account: Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A step that became part of the thought, and what was decided about it."""
+
+    step: Step
+    by: Author
+    draft: Step | None = None
+    score: Score | None = None
+    accepted: bool | None = None
+
+    def record(self, policy: Policy) -> dict[str, Any]:
+        """As it stands in the run folder; the draft is written out only where it was thrown away."""
+        out: dict[str, Any] = {
+            "by": self.by,
+            "text": self.step.text,
+            "tokens": self.step.tokens,
+            "ending": self.step.ending,
+        }
+        if self.score is not None:
+            out["accepted"] = self.accepted
+            out["score"] = round(self.score.value(policy.score_rule, policy.threshold), 6)
+            out["digits"] = [round(p, 6) for p in self.score.probabilities]
+            out["label_mass"] = round(self.score.label_mass, 6)
+        if self.draft is not None and self.by == "base":
+            out["draft"] = {"text": self.draft.text, "tokens": self.draft.tokens}
+        return out
+
+
+def sampling_seed(seed: int, problem_id: str, sample: int) -> int:
+    """The engine's sampling seed of one trajectory, 0..2**31-1: a function of these three and nothing else."""
+    digest = hashlib.sha256(f"{seed}\0{problem_id}\0{sample}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Texts:
+    """The rendered texts of one problem: each model's prompt, base's judge turns, the closing of a thought."""
+
+    prompts: dict[Author, str]
+    judge_open: str
+    judge_closed: str
+    close: str
+    think_end: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Trajectory:
+    """One attempt: (problem, sample), its settings, and what was written and decided so far."""
+
+    problem_id: str
+    sample: int
+    sampling_seed: int
+    policy: Policy
+    texts: Texts
+    kept: list[Kept] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    answer: str = ""
+    answer_finish: str = ""
+    stop_reason: StopReason | None = None
+
+    @property
+    def tokens_kept(self) -> int:
+        """Thinking tokens, of kept steps only."""
+        return sum(kept.step.tokens for kept in self.kept)
+
+    @property
+    def tokens_left(self) -> int:
+        return self.policy.budget_tokens - self.tokens_kept
+
+    @property
+    def thinking(self) -> bool:
+        return self.stop_reason is None
+
+    @property
+    def base_writes_next(self) -> bool:
+        """Whether the next step is one of the first that base writes unasked."""
+        return len(self.kept) < self.policy.first_n
+
+    def keep(self, kept: Kept) -> None:
+        """Makes a step part of the thought, and ends the thought where the step or the budget does."""
+        self.kept.append(kept)
+        if kept.step.ending == "think_end":
+            self.stop_reason = "think_end"
+        elif kept.step.ending == "eos":
+            self.stop_reason = "eos"
+        elif self.tokens_left <= 0:
+            self.stop_reason = "budget"
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the budget ended the thought or the answer's limit ended the answer."""
+        return self.stop_reason == "budget" or self.answer_finish == "length"
+
+    def record(self) -> dict[str, Any]:
+        """What the run folder holds of it, without grading and latency."""
+        drafted = [kept.draft for kept in self.kept if kept.draft is not None]
+        by_base = sum(kept.step.tokens for kept in self.kept if kept.by == "base")
+        by_small = self.tokens_kept - by_base
+        discarded = sum(kept.draft.tokens for kept in self.kept if kept.draft is not None and kept.by == "base")
+        judged = [kept for kept in self.kept if kept.score is not None]
+        return {
+            "problem_id": self.problem_id,
+            "sample": self.sample,
+            "sampling_seed": self.sampling_seed,
+            "stop_reason": self.stop_reason,
+            "truncated": self.truncated,
+            "answer_text": self.answer,
+            "thinking_tokens": self.tokens_kept,
+            "tokens_base": by_base,
+            "tokens_small": by_small + discarded,
+            "tokens_small_kept": by_small,
+            "tokens_discarded": discarded,
+            "answer_tokens": sum(call.account.completion_tokens for call in self.calls if call.purpose == "answer"),
+            "steps_kept": sum(_size(kept) for kept in self.kept),
+            "steps_by_small": sum(_size(kept) for kept in self.kept if kept.by == "small"),
+            "drafts": len(drafted),
+            "accepted": sum(bool(kept.accepted) for kept in judged),
+            "judged": len(judged),
+            "prompt_tokens": sum(call.account.prompt_tokens for call in self.calls),
+            "cached_tokens": sum(call.account.cached_tokens for call in self.calls),
+            "steps": [kept.record(self.policy) for kept in self.kept],
+            "requests": [{"purpose": call.purpose, **call.account.record()} for call in self.calls],
+        }
+
+
+def _size(kept: Kept) -> int:
+    """How many steps it stands for: a whole thought written in one go counts its pieces."""
+    if kept.draft is not None or kept.step.ending == "blank_line":
+        return 1
+    return max(1, sum(bool(piece.strip()) for piece in pieces(kept.step.text)))

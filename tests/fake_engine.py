@@ -1,0 +1,135 @@
+"""A scripted engine that speaks SGLang's HTTP, for testing our logic under strange answers.
+
+A test gives it a function from a request to a reply; tokens are characters. Nothing here claims that the system works:
+that is what `test_real_engine.py` is for.
+"""
+
+import json
+import math
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Payload = dict[str, Any]
+
+
+class CharTokenizer:
+    """One token per character, and ChatML with an opened thought."""
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        assert not add_special_tokens
+        return [ord(char) for char in text]
+
+    def decode(self, token_ids: list[int]) -> str:
+        return "".join(map(chr, token_ids))
+
+    def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> str:
+        text = "".join(f"<|{m['role']}|>{m['content']}<|end|>" for m in conversation)
+        return text + "<|assistant|><think>\n" if options.get("add_generation_prompt") else text
+
+
+class Raw:
+    """A reply that is not an answer: sent as it is."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        self.status, self.body = status, body
+
+
+Script = Callable[[str, Payload], "str | list[float] | Raw"]
+
+
+def digits(best: int, mass: float = 1.0) -> list[float]:
+    """Log-probabilities of a judge that is nearly sure of `best` and puts `mass` on digits."""
+    return [math.log(mass * (0.91 if digit == best else 0.01)) for digit in range(10)]
+
+
+class FakeEngine:
+    """A server whose /generate answers what `script(prompt, payload)` says.
+
+    The script returns the text that the model would go on writing (stops, the token limit and "\\x03" as end of sequence
+    are applied here), log-probabilities for a `select`, or a Raw reply.
+    """
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.requests: list[Payload] = []
+        engine = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self._send(200, json.dumps({"model_path": "fake", "api_key": "secret"}).encode())
+
+            def do_POST(self) -> None:
+                payload = json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)) or b"{}")
+                if self.path != "/generate":
+                    self._send(200, b"done")
+                    return
+                engine.requests.append(payload)
+                reply = engine.script(prompt_of(payload), payload)
+                if isinstance(reply, Raw):
+                    self._send(reply.status, reply.body)
+                else:
+                    self._send(200, json.dumps(answer(reply, payload)).encode())
+
+            def _send(self, status: int, body: bytes) -> None:
+                if not body:  # an answer that breaks off
+                    self.close_connection = True
+                    self.connection.close()
+                    return
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: Any) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+def prompt_of(payload: Payload) -> str:
+    return "".join(map(chr, payload["input_ids"]))
+
+
+def answer(reply: str | list[float], payload: Payload) -> Payload:
+    """`reply` as SGLang would send it for this request."""
+    params = payload["sampling_params"]
+    meta: Payload = {
+        "prompt_tokens": len(payload["input_ids"]),
+        "cached_tokens": 0,
+        "completion_tokens": 0,
+        "finish_reason": {"type": "length", "length": 0},
+        "e2e_latency": 0.001,
+    }
+    if isinstance(reply, list):
+        meta["output_token_ids_logprobs"] = [
+            [[value, token, None] for value, token in zip(reply, payload["token_ids_logprob"], strict=True)]
+        ]
+        return {"text": "", "output_ids": [], "meta_info": meta}
+    stops = params.get("stop") or []
+    text, finish = "", {"type": "length", "length": params["max_new_tokens"]}
+    for char in reply[: params["max_new_tokens"]]:
+        text += char
+        if char == "\x03":
+            finish = {"type": "stop", "matched": 3}
+            break
+        hit = next((stop for stop in stops if stop in text), None)
+        if hit:
+            finish = {"type": "stop", "matched": hit}
+            break
+    else:
+        if len(reply) < params["max_new_tokens"]:
+            text, finish = text + "\x03", {"type": "stop", "matched": 3}
+    meta |= {"completion_tokens": len(text), "finish_reason": finish}
+    return {"text": text, "output_ids": [ord(char) for char in text], "meta_info": meta}

@@ -1,0 +1,265 @@
+"""The programs against a scripted engine: decisions, endings, budgets, failures that never hang."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fake_engine import CharTokenizer, FakeEngine, Payload, Raw, digits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sgl_specreason.endpoint import Endpoint
+from sgl_specreason.errors import RequestError
+from sgl_specreason.policy import Method, Policy
+from sgl_specreason.program import run_trajectory
+from sgl_specreason.trajectory import Texts, Trajectory
+
+Start = Callable[..., FakeEngine]
+TURN, CLOSED_TURN = "[JUDGE]", "[JUDGE CLOSED]"
+TEXTS = Texts(
+    prompts={"base": "B:", "small": "S:"},
+    judge_open=TURN,
+    judge_closed=CLOSED_TURN,
+    close="Time is up.</think>\n\n",
+    think_end="</think>",
+)
+
+
+class Pair:
+    """Two scripted engines: `drafts`, `scores` and `writes` are handed out in order, the last one for ever."""
+
+    def __init__(self, start: Start, drafts: list[Any], scores: list[Any], writes: list[Any]) -> None:
+        self.turns = {"draft": drafts, "score": scores, "write": writes}
+        self.asked: dict[str, list[str]] = {"draft": [], "score": [], "write": []}
+        self.small = start(lambda prompt, payload: self.next("draft", prompt))
+        self.base = start(self.judge_or_write)
+        self.engines = {
+            role: Endpoint(engine.url, role=role, tokenizer=CharTokenizer(), timeout_s=5)
+            for role, engine in (("base", self.base), ("small", self.small))
+        }
+
+    def judge_or_write(self, prompt: str, payload: Payload) -> Any:
+        kind = "score" if payload["sampling_params"]["max_new_tokens"] == 0 else "write"
+        return self.next(kind, prompt)
+
+    def next(self, kind: str, prompt: str) -> Any:
+        self.asked[kind].append(prompt)
+        turns = self.turns[kind]
+        reply = turns[min(len(self.asked[kind]), len(turns)) - 1]
+        return digits(reply) if isinstance(reply, int) else reply
+
+    def run(self, method: Method = "specreason", **policy: Any) -> Trajectory:
+        trajectory = Trajectory(
+            problem_id="p",
+            sample=0,
+            sampling_seed=7,
+            policy=Policy(**{"budget_tokens": 500, "step_tokens": 50, "temperature": 0.0, **policy}),
+            texts=TEXTS,
+        )
+        run_trajectory(method, trajectory, self.engines)  # type: ignore[arg-type]
+        return trajectory
+
+
+def thought(trajectory: Trajectory) -> str:
+    return "".join(kept.step.text for kept in trajectory.kept)
+
+
+def test_accepted_steps_are_kept_and_the_answer_is_written_by_base(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["One.\n\n", "Two.\n\n", "So 3.</think>"], [9], ["Answer: 3"])
+    t = pair.run()
+    assert thought(t) == "One.\n\nTwo.\n\nSo 3.</think>"
+    assert [kept.by for kept in t.kept] == ["small"] * 3
+    assert (t.stop_reason, t.answer, t.truncated) == ("think_end", "Answer: 3", False)
+    assert pair.asked["score"] == [
+        f"B:One.\n\n{TURN}",
+        f"B:One.\n\nTwo.\n\n{TURN}",
+        f"B:One.\n\nTwo.\n\nSo 3.</think>{CLOSED_TURN}",
+    ]
+    assert pair.asked["write"] == ["B:One.\n\nTwo.\n\nSo 3.</think>"]
+
+
+def test_a_rejected_step_is_replaced_in_both_contexts(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["Bad.\n\n", "End.</think>"], [2, 9], ["Good.\n\n", "A"])
+    t = pair.run()
+    assert [kept.by for kept in t.kept] == ["base", "small"]
+    assert t.kept[0].draft is not None
+    assert t.kept[0].draft.text == "Bad.\n\n"
+    assert pair.asked["draft"] == ["S:", "S:Good.\n\n"]
+    assert pair.asked["write"][0] == "B:"
+    record = t.record()
+    assert record["tokens_discarded"] == len("Bad.\n\n")
+    assert record["tokens_base"] + record["tokens_small_kept"] == record["thinking_tokens"]
+    assert record["steps"][0]["draft"]["text"] == "Bad.\n\n"
+
+
+def test_requests_per_decision_are_two_when_accepted_and_three_when_rejected(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["Bad.\n\n", "End.</think>"], [2, 9], ["Good.\n\n", "A"])
+    purposes = [call.purpose for call in pair.run().calls]
+    assert purposes == ["draft", "judge", "regenerate", "draft", "judge", "answer"]
+
+
+def test_first_n_steps_are_written_by_base_unasked(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["End.</think>"], [9], ["I.\n\n", "II.\n\n", "A"])
+    t = pair.run(first_n=2)
+    assert [kept.by for kept in t.kept] == ["base", "base", "small"]
+    assert t.kept[0].score is None
+    assert len(pair.asked["score"]) == 1
+
+
+def test_the_cap_cuts_a_step_without_inventing_a_blank_line(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["abcdefgh", "ij</think>"], [9], ["A"])
+    t = pair.run(step_tokens=4)
+    assert t.kept[0].step.text == "abcd"
+    assert pair.asked["draft"][1] == "S:abcd"
+
+
+def test_the_end_of_sequence_ends_the_thought_and_the_answer_is_asked_for(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["All done.\x03"], [9], ["A"])
+    t = pair.run()
+    assert t.stop_reason == "eos"
+    assert pair.asked["write"] == ["B:All done.\n</think>\n\n"]
+    assert t.answer == "A"
+
+
+def test_an_empty_draft_is_not_judged_but_rewritten(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["\x03"], [9], ["Step.\n\n", "End.</think>", "A"])
+    t = pair.run()
+    assert pair.asked["score"] == []
+    assert [kept.by for kept in t.kept] == ["base", "base"]
+    assert all(kept.accepted is False for kept in t.kept)
+
+
+def test_blank_lines_before_a_step_belong_to_it(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["\n\nreally", "A step.\n\n", "E</think>"], [9], ["A"])
+    assert pair.run().kept[0].step.text == "\n\nA step.\n\n"
+
+
+def test_short_steps_are_joined_before_judging(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["a.\n\n", "b.\n\n", "end of it.</think>"], [9], ["A"])
+    t = pair.run(min_step_tokens=6)
+    assert [kept.step.text for kept in t.kept] == ["a.\n\nb.\n\n", "end of it.</think>"]
+    assert len(pair.asked["score"]) == 2
+
+
+@pytest.mark.parametrize("on_budget", ["answer", "stop"])
+def test_the_budget_is_hard_to_the_token(fake_engine: Start, on_budget: str) -> None:
+    pair = Pair(fake_engine, ["1234567.\n\n"], [9], ["A"])
+    t = pair.run(budget_tokens=25, on_budget=on_budget)
+    assert (t.tokens_kept, t.stop_reason, t.truncated) == (25, "budget", True)
+    assert t.answer == ("A" if on_budget == "answer" else "")
+    if on_budget == "answer":
+        assert pair.asked["write"] == ["B:" + thought(t) + "\n\nTime is up.</think>\n\n"]
+
+
+@pytest.mark.parametrize("method", ["base", "small"])
+def test_a_baseline_is_one_request_for_the_thought_and_one_for_the_answer(fake_engine: Start, method: Method) -> None:
+    say = ["One.\n\nTwo.</think>", "The answer"]
+    pair = Pair(fake_engine, say, [9], say)
+    t = pair.run(method)
+    assert [call.purpose for call in t.calls] == ["think", "answer"]
+    assert (thought(t), t.answer, t.stop_reason) == ("One.\n\nTwo.</think>", "The answer", "think_end")
+    assert t.record()["steps_kept"] == 2
+
+
+@pytest.mark.parametrize("method", ["base", "small"])
+def test_a_baseline_obeys_the_budget(fake_engine: Start, method: Method) -> None:
+    pair = Pair(fake_engine, ["x" * 100], [9], ["x" * 100])
+    t = pair.run(method, budget_tokens=30, on_budget="stop")
+    assert (t.tokens_kept, t.stop_reason, t.answer) == (30, "budget", "")
+
+
+def test_a_judge_that_does_not_know_digits_is_recorded_as_such(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["E</think>"], [digits(9, mass=0.02)], ["A"])
+    score = pair.run().kept[0].score
+    assert score is not None
+    assert score.label_mass == pytest.approx(0.02)
+
+
+FAILURES = {
+    "an error of the server": Raw(500, b'{"error": "out of memory"}'),
+    "an answer that is not JSON": Raw(200, b"<html>"),
+    "an answer of another shape": Raw(200, b'{"text": "x"}'),
+    "an answer that breaks off": Raw(200, b""),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
+@pytest.mark.parametrize("at", ["draft", "score", "write", "answer"])
+def test_a_failed_request_ends_the_trajectory_with_its_error(fake_engine: Start, failure: Raw, at: str) -> None:
+    """SGLang's frontend hangs for ever after a failed `gen`; ours must end, with no thread left."""
+    drafts: list[Any] = ["Good.\n\n", "Bad.\n\n", "End.</think>"]
+    scores: list[Any] = [9, 1, 9]
+    writes: list[Any] = ["Better.\n\n", "A"]
+    turns = {"draft": drafts, "score": scores, "write": writes, "answer": writes}[at]
+    place = 0 if at == "write" else 1
+    turns[place : place + 1] = [failure, failure]  # a broken connection is tried once more
+    pair = Pair(fake_engine, drafts, scores, writes)
+    with pytest.raises(RequestError, match=r"^(base|small): "):
+        pair.run()
+    until = time.monotonic() + 10
+    while (left := frontend_threads()) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert left == []
+
+
+def frontend_threads() -> list[str]:
+    """The frontend's workers: threads whose target is a context's `run`."""
+    return [thread.name for thread in threading.enumerate() if thread.name.endswith("(run)")]
+
+
+def test_a_slow_answer_meets_a_deadline(fake_engine: Start) -> None:
+    def slow(prompt: str, payload: Payload) -> str:
+        time.sleep(1.5)
+        return "late"
+
+    pair = Pair(fake_engine, ["x"], [9], ["A"])
+    pair.engines["small"] = Endpoint(fake_engine(slow).url, role="small", tokenizer=CharTokenizer(), timeout_s=0.2)
+    with pytest.raises(RequestError, match="ReadTimeout"):
+        pair.run()
+
+
+def test_a_slow_trajectory_is_only_slow(fake_engine: Start) -> None:
+    def slow(prompt: str, payload: Payload) -> str:
+        time.sleep(0.3)
+        return "End.</think>"
+
+    pair = Pair(fake_engine, ["x"], [9], ["A"])
+    pair.engines["small"] = Endpoint(fake_engine(slow).url, role="small", tokenizer=CharTokenizer())
+    assert pair.run().answer == "A"
+
+
+PIECES = st.sampled_from(
+    ["a", "bc", "\n", "\n\n", "</think>", "</thi", "nk>", "\x03", " ", "\\boxed{", "}", "é", "\x00"]
+)
+WRITTEN = st.lists(PIECES, max_size=8).map("".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(WRITTEN, min_size=1), st.lists(st.integers(0, 9), min_size=1), st.lists(WRITTEN, min_size=1), st.booleans()
+)
+def test_any_output_ends_within_the_budget_and_adds_up(
+    drafts: list[str], scores: list[int], writes: list[str], merge: bool
+) -> None:
+    """Whatever the models say: an end, a thought that is what was kept, counts that add up."""
+    engines: list[FakeEngine] = []
+
+    def start(script: Any) -> FakeEngine:
+        engines.append(FakeEngine(script))
+        return engines[-1]
+
+    try:
+        pair = Pair(start, list(drafts), list(scores), list(writes))
+        t = pair.run(budget_tokens=40, step_tokens=10, min_step_tokens=4 if merge else 0)
+    finally:
+        for engine in engines:
+            engine.close()
+    record = t.record()
+    assert t.stop_reason is not None
+    assert record["thinking_tokens"] <= 40
+    assert record["tokens_base"] + record["tokens_small_kept"] == record["thinking_tokens"]
+    assert all(kept.step.text.count("</think>") <= 1 for kept in t.kept)
+    assert [k for k in t.kept[:-1] if k.step.ends_thought] == []
+    assert len(pair.asked["score"]) == record["judged"]

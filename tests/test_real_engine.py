@@ -1,0 +1,384 @@
+"""The system as users get it: the real SGLang engines on the bundled pair, started once for this module."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from test_prompts import QWEN3
+
+from sgl_specreason import engines as servers
+from sgl_specreason.benches import Row
+from sgl_specreason.demo.problems import problems
+from sgl_specreason.endpoint import Endpoint
+from sgl_specreason.errors import RequestError
+from sgl_specreason.plan import Options, Plan, resolve
+from sgl_specreason.policy import Author, Method
+from sgl_specreason.program import run_trajectory
+from sgl_specreason.prompts import ChatFormat, load_tokenizer
+from sgl_specreason.runner import run_all
+from sgl_specreason.score import DIGITS
+from sgl_specreason.trajectory import Trajectory
+
+pytestmark = [
+    # third-party code at import and in client libraries; our own warnings stay errors
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+CLIENT = """
+import sys, time
+from pathlib import Path
+from sgl_specreason.engines import started
+from sgl_specreason.plan import Options, resolve
+plan = resolve(Options(bench="demo", policy={}))
+with started(list(plan.specs), Path(sys.argv[1]), say=lambda line: print(line, file=sys.stderr)) as running:
+    print(running["base"].url, running["small"].url, flush=True)
+    time.sleep(3600)
+"""
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The two running servers and the models they serve."""
+
+    plan: Plan
+    urls: dict[Author, str]
+    tokenizers: dict[Author, Any]
+
+    @property
+    def chats(self) -> dict[Author, ChatFormat]:
+        return {role: ChatFormat(tokenizer=tokenizer) for role, tokenizer in self.tokenizers.items()}
+
+    def endpoints(self) -> dict[Author, "Watched"]:
+        return {role: Watched(url, role=role, tokenizer=self.tokenizers[role]) for role, url in self.urls.items()}
+
+    def trajectory(self, number: int, **policy: Any) -> Trajectory:
+        problem = problems("test", 40)[number]
+        row = Row(id=str(number), problem=problem.text, answer=problem.answer)
+        trajectory = self.plan.trajectory(row, 0, self.chats)
+        trajectory.policy = replace(self.plan.policy, **policy)
+        return trajectory
+
+
+class Watched(Endpoint):
+    """An endpoint that remembers the ids of its requests."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.sent: list[tuple[str, list[int]]] = []
+        super().__init__(*args, **kwargs)
+
+    def _generate(self, kind: Any, data: dict[str, Any]) -> Any:
+        self.sent.append((kind, data["input_ids"]))
+        return super()._generate(kind, data)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Both engines, held by a client that is killed with SIGKILL at the end: they must be gone 10 s later."""
+    logs = tmp_path_factory.mktemp("engines")
+    client = subprocess.Popen(
+        [sys.executable, "-c", CLIENT, str(logs)], stdout=subprocess.PIPE, text=True, env=os.environ
+    )
+    assert client.stdout is not None
+    line = client.stdout.readline().split()
+    assert len(line) == 2, "the engines did not start; their words are above"
+    plan = resolve(Options(bench="demo", policy={}))
+    yield Servers(
+        plan=plan,
+        urls={"base": line[0], "small": line[1]},
+        tokenizers={role: load_tokenizer(model) for role, model in plan.models.items()},
+    )
+    family = psutil.Process(client.pid).children(recursive=True)
+    assert len(family) >= 6
+    client.kill()
+    client.wait()
+    client.stdout.close()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []
+
+
+@pytest.mark.parametrize("method", ["specreason", "base", "small"])
+def test_every_method_solves_an_easy_problem_or_says_why_not(served: Servers, method: Method) -> None:
+    trajectory = served.trajectory(0)
+    run_trajectory(method, trajectory, served.endpoints())  # type: ignore[arg-type]
+    assert trajectory.stop_reason == "think_end"
+    assert "\\boxed{" in trajectory.answer
+    assert not trajectory.truncated
+
+
+@pytest.mark.parametrize("threshold", [0.0, 7.0, 9.0])
+def test_every_prompt_extends_an_earlier_one_and_is_cached_up_to_the_last_step(
+    served: Servers, threshold: float
+) -> None:
+    """What was sent is a prefix of what will be sent; only what is new is computed."""
+    trajectory = served.trajectory(1, threshold=threshold)
+    endpoints = served.endpoints()
+    for endpoint in endpoints.values():
+        endpoint.flush_cache()
+    run_trajectory("specreason", trajectory, endpoints)  # type: ignore[arg-type]
+    for role, endpoint in endpoints.items():
+        written = [ids for kind, ids in endpoint.sent if kind == "generate"]
+        assert written
+        final = written[-1]
+        for ids in written:
+            assert final[: len(ids)] == ids, role
+    contexts = [""]
+    for kept in trajectory.kept:
+        contexts.append(contexts[-1] + kept.step.text)
+    judged = iter([ids for kind, ids in endpoints["base"].sent if kind == "select"])
+    accounts = iter([call.account for call in trajectory.calls if call.purpose == "judge"])
+    base_prompt = trajectory.texts.prompts["base"]
+    for number, kept in enumerate(trajectory.kept):
+        if kept.score is None:
+            continue
+        ids, account = next(judged), next(accounts)
+        context = endpoints["base"].ids(base_prompt + contexts[number])
+        assert ids[: len(context)] == context
+        last_step = len(endpoints["base"].ids(trajectory.kept[number - 1].step.text)) if number else len(context)
+        assert account.cached_tokens >= len(context) - last_step - 1
+    for purpose in ("draft", "regenerate"):
+        calls = [call.account for call in trajectory.calls if call.purpose == purpose]
+        for account in calls[1:]:
+            assert account.cached_tokens >= account.prompt_tokens - 64 - 1
+    first, *rest = [call.account for call in trajectory.calls if call.purpose == "draft"]
+    assert first.cached_tokens == 0
+    assert all(account.cached_tokens >= first.prompt_tokens - 1 for account in rest)
+
+
+def test_the_judges_distribution_is_the_models_own(served: Servers) -> None:
+    """Equal to teacher forcing with transformers in float32, within 0.01 of probability, with and without a cached prefix."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    trajectory = served.trajectory(2, threshold=0.0)
+    endpoints = served.endpoints()
+    run_trajectory("specreason", trajectory, endpoints)  # type: ignore[arg-type]
+    model = AutoModelForCausalLM.from_pretrained(served.plan.models["base"], dtype=torch.float32).eval()
+    judged = [ids for kind, ids in endpoints["base"].sent if kind == "select"]
+    digits = [endpoints["base"].ids(digit)[0] for digit in DIGITS]
+    scores = [kept.score for kept in trajectory.kept if kept.score]
+    assert len(judged) == len(scores) > 3
+    for ids, score in zip(judged, scores, strict=True):
+        with torch.no_grad():
+            forced = model(input_ids=torch.tensor([ids])).logits[0, -1].softmax(-1)[digits]
+        served_digits = [p * score.label_mass for p in score.probabilities]
+        assert served_digits == pytest.approx(forced.tolist(), abs=1e-2)
+        assert score.label_mass > 0.9
+
+
+def test_the_same_trajectory_twice_is_the_same_and_cached(served: Servers) -> None:
+    first, second = served.trajectory(3), served.trajectory(3)
+    for trajectory in (first, second):
+        run_trajectory("specreason", trajectory, served.endpoints())  # type: ignore[arg-type]
+    assert [k.step.text for k in first.kept] == [k.step.text for k in second.kept]
+    answer = second.calls[-1].account
+    assert answer.cached_tokens >= answer.prompt_tokens - 64
+
+
+def test_a_template_that_rewrites_history_changes_nothing_once_rendered(served: Servers) -> None:
+    """Qwen3's template puts a think block before a continued message; ours is rendered once and appended to."""
+    tokenizers = {role: load_tokenizer(model) for role, model in served.plan.models.items()}
+    for tokenizer in tokenizers.values():
+        tokenizer.chat_template = QWEN3
+    other = replace(served, tokenizers=tokenizers)
+    trajectory = other.trajectory(4, threshold=9.0, first_n=1)
+    endpoints = other.endpoints()
+    run_trajectory("specreason", trajectory, endpoints)  # type: ignore[arg-type]
+    assert trajectory.texts.judge_open.count("<think>\n\n</think>") == 1
+    for endpoint in endpoints.values():
+        written = [ids for kind, ids in endpoint.sent if kind == "generate"]
+        assert all(written[-1][: len(ids)] == ids for ids in written)
+    text = tokenizers["base"].decode(endpoints["base"].sent[-1][1])
+    assert text.count("<think>") == 1
+    assert trajectory.texts.prompts["base"].endswith("<|im_start|>assistant\n<think>\n")
+
+
+def test_the_budget_is_hard_on_the_real_engine(served: Servers) -> None:
+    for method in ("specreason", "base"):
+        trajectory = served.trajectory(5, budget_tokens=30)
+        run_trajectory(method, trajectory, served.endpoints())  # type: ignore[arg-type]
+        assert (trajectory.tokens_kept, trajectory.stop_reason) == (30, "budget")
+        assert trajectory.answer
+
+
+def test_many_trajectories_side_by_side_decide_as_alone(served: Servers) -> None:
+    endpoints = served.endpoints()
+
+    def run(number: int, threads: list[int]) -> list[str]:
+        trajectory = served.trajectory(number)
+        run_trajectory("specreason", trajectory, endpoints)  # type: ignore[arg-type]
+        threads.append(threading.active_count())
+        return [str(number), *(kept.step.text for kept in trajectory.kept)]
+
+    threads: list[int] = []
+    alone = sorted(run(number, threads) for number in range(6))
+    together = sorted(run_all(range(6), lambda number: run(number, threads), 6))
+    assert together == alone
+    assert max(threads) < 40
+
+
+def test_an_empty_prompt_never_reaches_the_server(served: Servers) -> None:
+    """It would kill the whole server process."""
+    endpoint = served.endpoints()["base"]
+    with pytest.raises(RequestError, match="an empty prompt"):
+        endpoint._generate("generate", {"input_ids": [], "sampling_params": {"max_new_tokens": 1}})
+
+
+def test_a_request_that_the_server_refuses_ends_with_its_words(served: Servers) -> None:
+    trajectory = served.trajectory(6, budget_tokens=10_000_000, step_tokens=10_000_000)
+    with pytest.raises(RequestError, match=r"HTTP 400"):
+        run_trajectory("base", trajectory, served.endpoints())  # type: ignore[arg-type]
+
+
+def test_secrets_of_the_server_are_left_out(served: Servers) -> None:
+    info = served.endpoints()["base"].get_server_info()
+    assert info["max_total_num_tokens"] > 0
+    assert not [key for key in info if "api_key" in key]
+
+
+def run_eval(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sgl_specreason.eval", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, **options)
+
+
+def attach(served: Servers) -> list[str]:
+    return ["--bench", "demo", "--base-url", served.urls["base"], "--small-url", served.urls["small"]]
+
+
+def test_the_whole_command_on_running_servers(served: Servers, tmp_path: Path) -> None:
+    done = run_eval(*attach(served), "--limit", "4", "--concurrency", "2", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.split("Run folder: ")[1].strip())
+    group = json.loads((folder / "summary.json").read_text())
+    assert set(group["methods"]) == {"specreason", "base", "small"}
+    wanted = [
+        "bench",
+        "method",
+        "pair",
+        "preset",
+        "n",
+        "samples",
+        "accuracy",
+        "accuracy_se",
+        "accuracy_ci95",
+        "latency_mean_s",
+        "latency_p50_s",
+        "latency_p95_s",
+        "throughput_problems_per_s",
+        "concurrency",
+        "budget_tokens",
+        "steps",
+        "accepted_steps",
+        "offloaded_steps_share",
+        "offloaded_tokens_share",
+        "thinking_tokens_mean",
+        "tokens_base",
+        "tokens_small",
+        "tokens_discarded",
+        "judge_requests",
+        "prompt_tokens",
+        "cached_tokens",
+        "cached_share",
+        "truncated_share",
+        "no_answer_share",
+        "failed",
+        "partial",
+        "conditions",
+    ]
+    for method, summary in group["methods"].items():
+        assert [key for key in wanted if key not in summary] == []
+        assert (summary["n"], summary["failed"], summary["partial"]) == (4, 0, False)
+        run = next(path for path in folder.iterdir() if path.name.startswith(f"demo-{method}-"))
+        own = json.loads((run / "summary.json").read_text())
+        assert own == {key: value for key, value in summary.items() if key != "vs_base"}
+        lines = (run / "trajectories.jsonl").read_text().splitlines()
+        assert len(lines) == 4
+        assert method in done.stdout
+        assert str(Path.home()) not in lines[0]
+    base, spec = group["methods"]["base"], group["methods"]["specreason"]
+    assert base["judge_requests"] == 0 < spec["judge_requests"]
+    assert base["tokens_small"] == 0 < spec["tokens_small"]
+    record = json.loads(lines[0])
+    assert {"purpose", "prompt_tokens", "cached_tokens", "completion_tokens", "seconds"} <= record["requests"][0].keys()
+
+
+def test_a_sampled_trajectory_is_the_same_again_and_another_seed_is_not(served: Servers) -> None:
+    """The seed reaches the engines' samplers: a function of (seed, problem, sample), whatever ran before or runs beside."""
+
+    def texts(seed: int) -> list[str]:
+        trajectory = served.trajectory(8, temperature=1.5, top_p=1.0, threshold=0.0)
+        trajectory.sampling_seed = seed
+        run_trajectory("specreason", trajectory, served.endpoints())  # type: ignore[arg-type]
+        return [kept.step.text for kept in trajectory.kept]
+
+    once, other, again = texts(1), texts(2), texts(1)
+    assert once == again
+    assert once != other
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_is_saved_and_resumed(served: Servers, tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C leaves a partial summary, SIGKILL nothing but finished records; either way the rest is run and nothing twice."""
+    words = [*attach(served), "--method", "base", "--limit", "12", "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sgl_specreason.eval", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 120
+    while time.monotonic() < until and not [f for f in tmp_path.glob("*/trajectories.jsonl") if f.stat().st_size]:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, words_of_end = process.communicate(timeout=30)
+    (folder,) = tmp_path.iterdir()
+    if number == signal.SIGINT:
+        assert process.returncode == 130, words_of_end
+        assert "--resume" in words_of_end
+        assert json.loads((folder / "summary.json").read_text())["partial"] is True
+    before = (folder / "trajectories.jsonl").read_text().splitlines(keepends=True)
+    if number == signal.SIGKILL:
+        (folder / "trajectories.jsonl").write_text(
+            "".join(before) + '{"problem_id": "demo-0'
+        )  # a line cut off in writing
+    assert 0 < len(before) < 12
+
+    refused = run_eval(*words, "--seed", "5", "--resume", str(folder))
+    assert refused.returncode == 2
+    assert "seed: 0 then, 5 now" in refused.stderr
+    done = run_eval(*words, "--resume", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert ("the last line was torn" in done.stderr) is (number == signal.SIGKILL)
+    after = (folder / "trajectories.jsonl").read_text().splitlines(keepends=True)
+    assert after[: len(before)] == before
+    keys = [json.loads(line)["problem_id"] for line in after]
+    assert sorted(keys) == [f"demo-{n:03d}" for n in range(1, 13)]
+    assert json.loads((folder / "summary.json").read_text())["partial"] is False
+
+
+def test_the_whole_command_with_its_own_engines_leaves_none_behind(tmp_path: Path) -> None:
+    before = {process.pid for process in psutil.process_iter()}
+    done = run_eval("--bench", "demo", "--method", "specreason", "--limit", "2", "--out", str(tmp_path / "runs"))
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert {path.name for path in (folder / "logs").iterdir()} == {"base.log", "small.log"}
+    config = json.loads((folder / "config.json").read_text())
+    assert config["server_info"]["base"]["attention_backend"]
+    left = [p for p in psutil.process_iter(["cmdline", "name"]) if p.pid not in before and "sglang" in str(p.info)]
+    _, alive = psutil.wait_procs(left, timeout=10)
+    assert alive == []
+
+
+def test_an_engine_that_answers_no_more_fails_the_trajectory_and_not_the_run(served: Servers, tmp_path: Path) -> None:
+    """A failed trajectory is counted and named; the command ends with 1, and the others are there."""
+    endpoints = served.endpoints()
+    endpoints["small"].stop()
+    trajectory = served.trajectory(7)
+    with pytest.raises(RequestError, match="small: the run was stopped"):
+        run_trajectory("specreason", trajectory, endpoints)  # type: ignore[arg-type]
+    assert servers.probe(served.urls["small"]) is not None
