@@ -1,13 +1,13 @@
 """Owns one SGLang server as a backend of the programs: ids, HTTP, one-request `select`, the account of each request.
 
-Knows nothing of steps, scores or policies. A failed request is handed back in its `meta_info` under "failure" and
-not raised: an exception inside a frontend worker leaves every later `s += ...` waiting for ever (SGLang 0.5.23).
-`written` and `chosen` read a variable and raise it where it can be handled.
+Knows nothing of steps, scores or policies. For states that run in the caller's thread (`program.forked`): an exception
+inside one of the frontend's own threads would leave every later `s += ...` waiting for ever (SGLang 0.5.23).
 """
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -81,9 +81,9 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         return after[-1]
 
     def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
-        """One request for text. `meta_info` gains "account" (Request) and "finish", or "failure" (RequestError)."""
+        """One request for text. `meta_info` gains "account" (Request) and "finish". Raises RequestError if it failed."""
 
-        def ask() -> tuple[str, dict[str, Any]]:
+        with self._failing_as_request_error():
             params = {
                 key: value for key, value in sampling_params.to_srt_kwargs().items() if value not in (None, [], ())
             }
@@ -101,8 +101,6 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             text = _cut(text, params.get("stop", []))
             return text, {"account": account, "finish": finish["type"]}
 
-        return self._guarded(ask, failed_text="")
-
     def select(
         self,
         s: StreamExecutor,
@@ -112,11 +110,11 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
     ) -> ChoicesDecision:
         """One request that decides among choices of one token each; generates nothing.
 
-        `meta_info` holds "logprobs" (natural logs over the whole vocabulary, one per choice, in order) and "account",
-        or "failure". The decision is the likeliest choice; `temperature` and `choices_method` do not apply.
+        `meta_info` holds "logprobs" (natural logs over the whole vocabulary, one per choice, in order) and "account".
+        Raises RequestError if it failed. The decision is the likeliest choice; `temperature` and `choices_method` do not apply.
         """
 
-        def ask() -> tuple[str, dict[str, Any]]:
+        with self._failing_as_request_error():
             tokens = [self.single_token(pieces(s.text_)[-1], choice) for choice in choices]
             answer, account = self._generate(
                 "select",
@@ -130,10 +128,8 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             row = answer["meta_info"]["output_token_ids_logprobs"][0]
             logprobs = [float(entry[0]) for entry in row]
             best = max(range(len(choices)), key=logprobs.__getitem__)
-            return choices[best], {"account": account, "logprobs": logprobs}
-
-        decision, meta = self._guarded(ask, failed_text=choices[0])
-        return ChoicesDecision(decision=decision, meta_info=meta)
+            meta = {"account": account, "logprobs": logprobs}
+            return ChoicesDecision(decision=choices[best], meta_info=meta)
 
     def commit_lazy_operations(self, s: StreamExecutor) -> None:
         """Nothing: a fork's prefix is shared through the radix cache without a request of its own."""
@@ -158,16 +154,15 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
     def _encode_piece(self, piece: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(piece, add_special_tokens=False))
 
-    def _guarded(
-        self, ask: Callable[[], tuple[str, dict[str, Any]]], *, failed_text: str
-    ) -> tuple[str, dict[str, Any]]:
+    @contextmanager
+    def _failing_as_request_error(self) -> Iterator[None]:
+        """Whatever is wrong with an answer, it ends one trajectory and not the run."""
         try:
-            return ask()
-        except RequestError as error:
-            return failed_text, {"failure": error}
-        except Exception as error:  # whatever it is, it must not kill the frontend's worker
-            wrapped = RequestError(f"{self.role}: {type(error).__name__}: {error}")
-            return failed_text, {"failure": wrapped}
+            yield
+        except RequestError:
+            raise
+        except Exception as error:
+            raise RequestError(f"{self.role}: {type(error).__name__}: {error}") from error
 
     def _generate(self, kind: Literal["generate", "select"], data: dict[str, Any]) -> tuple[dict[str, Any], Request]:
         if not data["input_ids"]:
@@ -226,23 +221,14 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
 
 
 def written(s: ProgramState, name: str) -> tuple[str, dict[str, Any]]:
-    """The text of a `gen` and its meta_info, waited for. Raises RequestError if its request failed."""
-    text = s[name]
-    return text, _meta(s, name)
+    """The text of a `gen` and its meta_info."""
+    return s[name], s.get_meta_info(name)
 
 
 def chosen(s: ProgramState, name: str) -> tuple[Sequence[float], Request]:
-    """The log-probability of each choice of a `select`, and its account. Raises RequestError if its request failed."""
-    _ = s[name]
-    meta = _meta(s, name)
+    """The log-probability of each choice of a `select`, and its account."""
+    meta = s.get_meta_info(name)
     return meta["logprobs"], meta["account"]
-
-
-def _meta(s: ProgramState, name: str) -> dict[str, Any]:
-    meta: dict[str, Any] = s.get_meta_info(name)
-    if "failure" in meta:
-        raise meta["failure"]
-    return meta
 
 
 def _cut(text: str, stop: str | list[str]) -> str:

@@ -105,7 +105,8 @@ class Session:
         def elapsed_s() -> float:
             return before_s + time.monotonic() - begin
 
-        bar = tqdm(total=plan.expected, initial=len(done), desc=method, file=sys.stderr)
+        every_s = 0.1 if sys.stderr.isatty() else 10  # a log is not a screen
+        bar = tqdm(total=plan.expected, initial=len(done), desc=method, file=sys.stderr, mininterval=every_s)
         try:
             for record in run_all(tasks, lambda task: self._attempt(method, *task), plan.concurrency):
                 if "error" not in record:

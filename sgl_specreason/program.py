@@ -1,7 +1,6 @@
 """Owns the SGL programs: SpecReason (arXiv 2504.07891, section 4) and its two baselines.
 
-Knows no HTTP and no files. Each program reads every variable right after its `gen` or `select` and ends every fork:
-the frontend neither raises a worker's failure nor ends its threads by itself.
+Knows no HTTP and no files. A program and its forks run in the thread that called `run_trajectory`.
 """
 
 from collections.abc import Iterator
@@ -122,22 +121,29 @@ def gen(name: str, t: Trajectory, *, max_tokens: int, stop: list[str]) -> SglGen
 
 @contextmanager
 def forked(s: ProgramState, engine: Endpoint | None = None) -> Iterator[ProgramState]:
-    """A state that begins as `s` is, on `engine` if given, ended when left: a live fork would keep the process alive."""
+    """A state that begins as `s` is, on `engine` if given, run in the caller's thread like `s` itself.
+
+    The frontend gives every fork a thread, and its finaliser asks whether that still lives. Run by the garbage collector
+    while another thread starts, that question deadlocks inside `threading`; so a fork parts with its thread at once.
+    """
     fork = s.fork(1)[0]
+    executor = fork.stream_executor
+    executor.end()
+    executor.worker.join()
+    executor.use_thread = False
     if engine is not None:
-        fork.stream_executor.backend = engine
-    try:
-        yield fork
-    finally:
-        fork.stream_executor.end()
+        executor.backend = engine
+    yield fork
 
 
 def run_trajectory(method: Method, trajectory: Trajectory, engines: dict[Author, Endpoint]) -> None:
     """Runs one trajectory to its end. Raises RequestError if a request failed; the trajectory keeps what was written."""
     match method:
         case "specreason":
-            specreason.run(trajectory=trajectory, small_engine=engines["small"], backend=engines["base"])
+            specreason.run(
+                trajectory=trajectory, small_engine=engines["small"], backend=engines["base"], use_thread=False
+            )
         case "base":
-            base.run(trajectory=trajectory, backend=engines["base"])
+            base.run(trajectory=trajectory, backend=engines["base"], use_thread=False)
         case "small":
-            small.run(trajectory=trajectory, backend=engines["small"])
+            small.run(trajectory=trajectory, backend=engines["small"], use_thread=False)

@@ -12,8 +12,7 @@ Result = TypeVar("Result")
 def run_all(tasks: Iterable[Task], work: Callable[[Task], Result], concurrency: int) -> Iterator[Result]:
     """Yields `work(task)` for every task as each one ends, `concurrency` at a time; `tasks` is read lazily.
 
-    An exception of `work` is raised here. The threads are daemons, and so are the frontend's threads that they start:
-    an interrupted run can always exit.
+    An exception of `work` is raised here. The threads are daemons: an interrupted run can always exit.
     """
     pending = iter(tasks)
     lock = threading.Lock()

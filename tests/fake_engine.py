@@ -4,8 +4,10 @@ A test gives it a function from a request to a reply; tokens are characters. Not
 that is what `test_real_engine.py` is for.
 """
 
+import contextlib
 import json
 import math
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -54,10 +56,19 @@ class FakeEngine:
     def __init__(self, script: Script) -> None:
         self.script = script
         self.requests: list[Payload] = []
+        self.connections: set[socket.socket] = set()
         engine = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                engine.connections.add(self.connection)
+
+            def finish(self) -> None:
+                super().finish()
+                engine.connections.discard(self.connection)
 
             def do_GET(self) -> None:
                 self._send(200, json.dumps({"model_path": "fake", "api_key": "secret"}).encode())
@@ -93,6 +104,10 @@ class FakeEngine:
         self.thread.start()
 
     def close(self) -> None:
+        """Ends the server and the kept-alive connections, each of which is a thread here."""
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
