@@ -1,9 +1,10 @@
-"""Owns the declarative files of `eval/`: benches, pairs and presets, read and checked.
+"""Owns the declarative files of `eval/`: benches, pairs, presets and sweeps, read and checked.
 
 Knows nothing of engines, rows or command lines.
 """
 
 import difflib
+import itertools
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any, Literal, get_args
 from sgl_specreason.errors import UsageError
 from sgl_specreason.paths import find
 from sgl_specreason.policy import Author, Policy
+from sgl_specreason.score import JUDGES, RANGES
 
-Kind = Literal["benches", "pairs", "presets"]
+Kind = Literal["benches", "pairs", "presets", "sweeps"]
 Grader = Literal["math", "integer", "letter", "number"]
-SINGULAR: dict[Kind, str] = {"benches": "bench", "pairs": "pair", "presets": "preset"}
+SINGULAR: dict[Kind, str] = {"benches": "bench", "pairs": "pair", "presets": "preset", "sweeps": "sweep"}
 BUNDLED = Path(__file__).parent / "demo" / "models"
 
 
@@ -87,6 +89,20 @@ class Preset:
     policy: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """One file of `eval/sweeps/`: every combination of the listed values of policy settings, with these methods."""
+
+    name: str
+    title: str
+    grid: dict[str, list[Any]]
+    methods: list[str] = field(default_factory=lambda: ["base", "specreason"])
+
+    def points(self) -> list[dict[str, Any]]:
+        """The settings of each combination, the first key changing slowest."""
+        return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
+
+
 def names(kind: Kind) -> list[str]:
     """The names that ship or that the user has put in `eval/<kind>/`."""
     return sorted(path.stem for path in (find("eval") / kind).glob("*.toml"))
@@ -116,8 +132,27 @@ def load_preset(name: str) -> Preset:
     return preset
 
 
+def load_sweep(name: str) -> Sweep:
+    """The sweep `name`, or a user's file. Raises UsageError with the nearest names."""
+    path, table = _read("sweeps", name)
+    sweep: Sweep = _build(Sweep, path, table)
+    known = [item.name for item in fields(Policy)]
+    for key, values in sweep.grid.items():
+        if key not in known:
+            raise UsageError(f"{path}: unknown policy setting {key!r}{nearest(key, sorted(known))}")
+        if not isinstance(values, list) or not values:
+            raise UsageError(f"{path}: grid.{key}: a list of values is wanted")
+    if not sweep.grid:
+        raise UsageError(f"{path}: grid has no settings")
+    return sweep
+
+
 def build_policy(*layers: dict[str, Any]) -> Policy:
-    """A policy from settings of which the later ones win. Raises UsageError for unknown names and bad values."""
+    """A policy from settings of which the later ones win. Raises UsageError for unknown names and bad values.
+
+    A layer that asks for another judge, or for a rule with another range, without saying more, gets the rule and the
+    threshold that go with it and not those of an earlier layer.
+    """
     known = {item.name for item in fields(Policy)}
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -125,6 +160,12 @@ def build_policy(*layers: dict[str, Any]) -> Policy:
             if key not in known:
                 raise UsageError(f"unknown policy setting {key!r}{nearest(key, sorted(known))}")
             merged[key] = value
+        rules = JUDGES.get(merged.get("judge", "score"), ())
+        if "judge" in layer and "score_rule" not in layer and merged.get("score_rule", "greedy") not in rules:
+            merged["score_rule"] = next(iter(rules), "greedy")
+        span = RANGES.get(merged.get("score_rule", "greedy"))
+        if span and "threshold" not in layer and not span.low <= merged.get("threshold", 7) <= span.high:
+            merged["threshold"] = span.default
     return Policy(**merged)
 
 

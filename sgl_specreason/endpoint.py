@@ -4,6 +4,7 @@ Knows nothing of steps, scores or policies. For states that run in the caller's 
 inside one of the frontend's own threads would leave every later `s += ...` waiting for ever (SGLang 0.5.23).
 """
 
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -22,11 +23,13 @@ from sglang.lang.ir import SglSamplingParams
 
 from sgl_specreason.errors import EngineError, RequestError
 from sgl_specreason.prompts import Tokenizer
+from sgl_specreason.score import Likelihood
 from sgl_specreason.steps import pieces
 from sgl_specreason.trajectory import Request
 
 REQUEST_TIMEOUT_S = 1800.0
 CONNECT_TIMEOUT_S = 5.0
+NUMBER_STRIDE = 1_000_003
 
 
 class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
@@ -71,18 +74,31 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             found += self._piece_ids(piece)
         return found
 
-    def single_token(self, prompt: str, choice: str) -> int:
-        """The one token that `choice` is after `prompt`. Raises EngineError if it is more, or merges with the prompt."""
-        before, after = self.ids(prompt), self.ids(prompt + choice)
-        if len(after) != len(before) + 1 or after[:-1] != before:
-            raise EngineError(
-                f"{self.role}: {choice!r} is not one token of its own after {prompt[-40:]!r}; change the prompt's ending"
-            )
-        return after[-1]
+    def label_tokens(self, prompt: str, labels: Sequence[str]) -> list[int]:
+        """The first token of each label after `prompt`.
+
+        Raises EngineError where a label merges with the prompt, a digit is more than one token, or two labels begin alike.
+        """
+        before, found = self.ids(prompt), []
+        for label in labels:
+            after = self.ids(prompt + label)
+            rest = after[len(before) :]
+            if after[: len(before)] != before or not rest or (label.isdigit() and len(rest) != 1):
+                raise EngineError(
+                    f"{self.role}: {label!r} is not one token of its own after {prompt[-40:]!r}; change the prompt's ending"
+                )
+            found.append(rest[0])
+        if len(set(found)) < len(found):
+            raise EngineError(f"{self.role}: {', '.join(labels)} do not differ in their first token")
+        return found
 
     def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
-        """One request for text. `meta_info` gains "account" (Request) and "finish". Raises RequestError if it failed."""
+        """One request for text. Raises RequestError if it failed.
 
+        `meta_info` gains "account" (Request), "finish", with `return_logprob` "confidence" (the mean probability of what was
+        written), and what the state's notes ask for: `likelihood_of`, a text at the beginning of what the fork has
+        appended, gives "likelihood" (Likelihood); `number` makes another sample of the same seed.
+        """
         with self._failing_as_request_error():
             params = {
                 key: value for key, value in sampling_params.to_srt_kwargs().items() if value not in (None, [], ())
@@ -91,15 +107,22 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             params |= {"spaces_between_special_tokens": False}
             seed = getattr(s.arguments.get("trajectory"), "sampling_seed", None)
             if seed is not None:
-                params["sampling_seed"] = seed
-            answer, account = self._generate("generate", {"input_ids": self.ids(s.text_), "sampling_params": params})
-            text, finish = answer["text"], answer["meta_info"]["finish_reason"]
+                params["sampling_seed"] = (seed + NUMBER_STRIDE * s.variables.get("number", 0)) % 2**31
+            data: dict[str, Any] = {"sampling_params": params}
+            if sampling_params.return_logprob:
+                data["return_logprob"] = True
+            meta, likelihood = self._generate("generate", s, data)
+            text, finish = meta["text"], meta["finish_reason"]
             if finish["type"] == "abort":
                 raise RequestError(f"{self.role}: request aborted: {finish.get('message', '')}")
             if isinstance(finish.get("matched"), int):
                 text = text.removesuffix(self.tokenizer.decode([finish["matched"]]))
             text = _cut(text, params.get("stop", []))
-            return text, {"account": account, "finish": finish["type"]}
+            found = {"account": meta["account"], "finish": finish["type"]} | likelihood
+            if sampling_params.return_logprob:
+                written = [math.exp(entry[0]) for entry in meta["output_token_logprobs"]]
+                found["confidence"] = sum(written) / len(written) if written else None
+            return text, found
 
     def select(
         self,
@@ -108,28 +131,23 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         temperature: float,
         choices_method: ChoicesSamplingMethod | None = None,
     ) -> ChoicesDecision:
-        """One request that decides among choices of one token each; generates nothing.
+        """One request that decides among choices by the first token of each; generates nothing.
 
-        `meta_info` holds "logprobs" (natural logs over the whole vocabulary, one per choice, in order) and "account".
-        Raises RequestError if it failed. The decision is the likeliest choice; `temperature` and `choices_method` do not apply.
+        `meta_info` holds "logprobs" (natural logs over the whole vocabulary, one per choice, in order), "account", and
+        "likelihood" as in `generate`. Raises RequestError if it failed. The decision is the likeliest choice; `temperature` and
+        `choices_method` do not apply.
         """
-
         with self._failing_as_request_error():
-            tokens = [self.single_token(pieces(s.text_)[-1], choice) for choice in choices]
-            answer, account = self._generate(
-                "select",
-                {
-                    "input_ids": self.ids(s.text_),
-                    "sampling_params": {"max_new_tokens": 0, "temperature": 0},
-                    "return_logprob": True,
-                    "token_ids_logprob": tokens,
-                },
-            )
-            row = answer["meta_info"]["output_token_ids_logprobs"][0]
-            logprobs = [float(entry[0]) for entry in row]
+            data = {
+                "sampling_params": {"max_new_tokens": 0, "temperature": 0},
+                "return_logprob": True,
+                "token_ids_logprob": self.label_tokens(pieces(s.text_)[-1], choices),
+            }
+            meta, likelihood = self._generate("select", s, data)
+            logprobs = [float(entry[0]) for entry in meta["output_token_ids_logprobs"][0]]
             best = max(range(len(choices)), key=logprobs.__getitem__)
-            meta = {"account": account, "logprobs": logprobs}
-            return ChoicesDecision(decision=choices[best], meta_info=meta)
+            found = {"account": meta["account"], "logprobs": logprobs} | likelihood
+            return ChoicesDecision(decision=choices[best], meta_info=found)
 
     def commit_lazy_operations(self, s: StreamExecutor) -> None:
         """Nothing: a fork's prefix is shared through the radix cache without a request of its own."""
@@ -164,14 +182,25 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         except Exception as error:
             raise RequestError(f"{self.role}: {type(error).__name__}: {error}") from error
 
-    def _generate(self, kind: Literal["generate", "select"], data: dict[str, Any]) -> tuple[dict[str, Any], Request]:
+    def _generate(
+        self, kind: Literal["generate", "select"], s: StreamExecutor, data: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The request `data` over the text of `s`: its meta_info with "text" and "account", and {"likelihood": ...} if noted."""
+        data["input_ids"] = self.ids(s.text_)
         if not data["input_ids"]:
             raise RequestError(f"{self.role}: an empty prompt")
+        if key := getattr(s.arguments.get("trajectory"), "cache_key", ""):
+            data["extra_key"] = key
+        scored = s.variables.get("likelihood_of")
+        context = len(self.ids(s.text_[: s.fork_start_text_pos])) if scored else 0
+        if scored:
+            # from the last token before it on: what came earlier stays cached
+            data |= {"return_logprob": True, "logprob_start_len": context - 1}
         start = time.monotonic()
         answer = self._call("POST", "/generate", data, timeout_s=self.timeout_s)
         seconds = time.monotonic() - start
         meta = answer["meta_info"]
-        return answer, Request(
+        account = Request(
             engine=self.role,
             kind=kind,
             prompt_tokens=meta["prompt_tokens"],
@@ -180,6 +209,22 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             start_s=start,
             seconds=seconds,
             engine_seconds=meta.get("e2e_latency", seconds),
+        )
+        found = {}
+        if scored:
+            found["likelihood"] = self._likelihood(scored, data["input_ids"][context:], meta["input_token_logprobs"])
+        return {**meta, "text": answer["text"], "account": account}, found
+
+    def _likelihood(self, text: str, token_ids: list[int], entries: list[Any]) -> Likelihood:
+        """Of the tokens that make up `text`, which the prompt's last `token_ids` begin with."""
+        count = min(len(self.ids(text)), len(token_ids))
+        entries = entries[len(entries) - len(token_ids) :][:count]
+        if [entry[1] for entry in entries] != token_ids[:count] or any(entry[0] is None for entry in entries):
+            raise RequestError(f"{self.role}: the log-probabilities are not those of the step")
+        beginnings = [self.tokenizer.decode(token_ids[: at + 1]) for at in range(count)]
+        return Likelihood(
+            logprobs=tuple(entry[0] for entry in entries),
+            ends=tuple(len(part) if text.startswith(part) else -1 for part in beginnings),
         )
 
     def _call(
@@ -221,14 +266,8 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
 
 
 def written(s: ProgramState, name: str) -> tuple[str, dict[str, Any]]:
-    """The text of a `gen` and its meta_info."""
+    """The text of a `gen`, or the choice of a `select`, and its meta_info."""
     return s[name], s.get_meta_info(name)
-
-
-def chosen(s: ProgramState, name: str) -> tuple[Sequence[float], Request]:
-    """The log-probability of each choice of a `select`, and its account."""
-    meta = s.get_meta_info(name)
-    return meta["logprobs"], meta["account"]
 
 
 def _cut(text: str, stop: str | list[str]) -> str:

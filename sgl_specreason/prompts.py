@@ -19,6 +19,8 @@ PLACEHOLDERS: dict[str, tuple[str, ...]] = {
     "choice": ("problem", "choices"),
     "judge": (),
     "judge_answer": ("score",),
+    "judge_binary": (),
+    "judge_binary_answer": ("verdict",),
     "close": ("think_end",),
 }
 _PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
@@ -52,8 +54,8 @@ class Template:
         for name in wanted:
             if not re.search(r"\{\{\s*" + name + r"\s*\}\}", self.text):
                 raise UsageError(f"{self.source}: the placeholder {{{{{name}}}}} is missing")
-        if self.name == "judge_answer" and not self.text.endswith("}}"):
-            raise UsageError(f"{self.source}: {{{{score}}}} must be the last thing in the file")
+        if self.name.endswith("_answer") and not self.text.endswith("}}"):
+            raise UsageError(f"{self.source}: {{{{{wanted[0]}}}}} must be the last thing in the file")
 
     @property
     def sha256(self) -> str:
@@ -120,15 +122,16 @@ class ChatFormat:
             return text
         return f"{text}{self.think_start}\n"
 
-    def judge_turn(self, prompts: PromptSet, *, thinking: bool) -> str:
-        """What follows a step to have it scored: the turn's end, the judge's instruction, its answer's opening.
+    def judge_turn(self, prompts: PromptSet, judge: str = "judge", *, thinking: bool) -> str:
+        """What follows a step to have it judged: the turn's end, the judge's instruction, its answer's opening.
 
-        `thinking` says whether the thought is still open; it is closed first, so that the turn is well formed.
+        `judge` names the template, and with `_answer` the one of its reply; `thinking` says whether the thought is still open; it is closed first, so that the turn is well formed.
         """
         after_answer, before_reply = self._frames
         closing = self.think_end if thinking else ""
-        opening = prompts["judge_answer"].fill(score="")
-        return f"{closing}{after_answer}{prompts['judge'].text}{before_reply}{opening}"
+        answer = f"{judge}_answer"
+        opening = prompts[answer].fill(**dict.fromkeys(PLACEHOLDERS[answer], ""))
+        return f"{closing}{after_answer}{prompts[judge].text}{before_reply}{opening}"
 
     @cached_property
     def _frames(self) -> tuple[str, str]:

@@ -1,17 +1,44 @@
-"""Owns the judge's score: ten log-probabilities to one number (pure). Knows nothing of engines or thresholds.
+"""Owns what base said of a drafted step, and the one number that a rule makes of it (pure). Knows nothing of engines.
 
-The judge's answer is one digit; SpecReason (arXiv 2504.07891, section 4.1) asks for 0 to 9. The whole
+The paper's judge answers with one digit (SpecReason, arXiv 2504.07891, section 4.1, asks for 0 to 9). The whole
 distribution is kept, since the most likely digit alone hides how sure the judge was.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
-ScoreRule = Literal["greedy", "expected", "p_ge"]
+ScoreRule = Literal["greedy", "expected", "p_ge", "p_yes", "min", "mean"]
 SCORE_RULES: tuple[ScoreRule, ...] = get_args(ScoreRule)
+Judge = Literal["score", "binary", "likelihood", "score+likelihood"]
+JUDGES: dict[Judge, tuple[ScoreRule, ...]] = {
+    "score": ("greedy", "expected", "p_ge"),
+    "binary": ("p_yes",),
+    "likelihood": ("min", "mean"),
+    "score+likelihood": ("greedy", "expected", "p_ge", "min", "mean"),
+}
+"""What each judge asks of base, as the rules that can decide on it; the first one does by default."""
 DIGITS = tuple("0123456789")
+WORDS = ("yes", "no")
+
+
+class Range(NamedTuple):
+    """The thresholds that a rule can have, and the one that it has where nobody says."""
+
+    low: float
+    high: float
+    default: float
+
+
+RANGES: dict[ScoreRule, Range] = {
+    "greedy": Range(0, 9, 7),
+    "expected": Range(0, 9, 7),
+    "p_ge": Range(0, 9, 7),
+    "p_yes": Range(0, 1, 0.5),
+    "min": Range(-100, 0, -7),
+    "mean": Range(-100, 0, -1),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +80,79 @@ class Score:
         """The probability, 0..1, of a digit at or above `threshold`."""
         return min(sum(p for digit, p in enumerate(self.probabilities) if digit >= threshold), 1.0)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binary:
+    """The judge's distribution over "yes" and "no", by the first token of each, and the mass it put on the two at all."""
+
+    p_yes: float
+    label_mass: float
+
+    @classmethod
+    def from_logprobs(cls, logprobs: Sequence[float]) -> "Binary":
+        """From the natural-log probabilities of WORDS. Raises ValueError for other lengths or NaN."""
+        if len(logprobs) != len(WORDS) or any(math.isnan(value) for value in logprobs):
+            raise ValueError(f"a yes or no needs two log-probabilities, not {list(logprobs)}")
+        yes, no = map(math.exp, logprobs)
+        mass = yes + no
+        return cls(p_yes=yes / mass if mass else 0.0, label_mass=min(mass, 1.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likelihood:
+    """What base thinks of a step that it did not write: the natural-log probability of each of its tokens.
+
+    `ends` holds, for each token, how many characters of the step it and those before it are; -1 where that is not whole
+    characters.
+    """
+
+    logprobs: tuple[float, ...]
+    ends: tuple[int, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        """0 for no tokens: nothing speaks against them."""
+        return sum(self.logprobs) / len(self.logprobs) if self.logprobs else 0.0
+
+    @property
+    def lowest(self) -> float:
+        return min(self.logprobs, default=0.0)
+
+    def likely_tokens(self, floor: float) -> int:
+        """How many of the first tokens are all at `floor` or above."""
+        return next((at for at, value in enumerate(self.logprobs) if value < floor), len(self.logprobs))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """Everything that base said of one drafted step; None for what it was not asked."""
+
+    score: Score | None = None
+    binary: Binary | None = None
+    likelihood: Likelihood | None = None
+
     def value(self, rule: ScoreRule, threshold: float) -> float:
-        """The one number that `rule` makes of this: a digit, a mean digit, or a probability."""
-        match rule:
-            case "greedy":
-                return self.greedy
-            case "expected":
-                return self.expected
-            case "p_ge":
-                return self.p_ge(threshold)
+        """The number that `rule` makes of this: a digit, a mean digit, a probability or a log-probability.
+
+        Raises ValueError where base was not asked for it.
+        """
+        match rule, self:
+            case "greedy", Judgement(score=Score() as score):
+                return score.greedy
+            case "expected", Judgement(score=Score() as score):
+                return score.expected
+            case "p_ge", Judgement(score=Score() as score):
+                return score.p_ge(threshold)
+            case "p_yes", Judgement(binary=Binary() as binary):
+                return binary.p_yes
+            case "min", Judgement(likelihood=Likelihood() as likelihood):
+                return likelihood.lowest
+            case "mean", Judgement(likelihood=Likelihood() as likelihood):
+                return likelihood.mean
+        raise ValueError(f"no {rule} in {self}")
+
+    @property
+    def label_mass(self) -> float | None:
+        """The probability that base put on the labels that it was asked to choose from; None for a likelihood."""
+        label = self.score or self.binary
+        return label.label_mass if label else None

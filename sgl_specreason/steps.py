@@ -25,11 +25,13 @@ class Step:
     """What one model wrote as one step.
 
     `text` ends with its blank line or think tag if it has one; `tokens` is what the engine generated for it.
+    `confidence` is the mean probability that its writer gave these tokens, where that was asked for.
     """
 
     text: str
     tokens: int
     ending: Ending
+    confidence: float | None = None
 
     @property
     def ends_thought(self) -> bool:
@@ -42,21 +44,27 @@ class Step:
 
     def joined(self, more: "Step") -> "Step":
         """This step with a further piece after it."""
-        return Step(text=self.text + more.text, tokens=self.tokens + more.tokens, ending=more.ending)
+        tokens, confidence = self.tokens + more.tokens, None
+        if self.confidence is not None and more.confidence is not None:
+            confidence = (self.tokens * self.confidence + more.tokens * more.confidence) / max(tokens, 1)
+        return Step(text=self.text + more.text, tokens=tokens, ending=more.ending, confidence=confidence)
 
 
-def read_step(text: str, tokens: int, finish: str, think_end: str) -> Step:
+def read_step(text: str, tokens: int, finish: str, think_end: str, *, confidence: float | None = None) -> Step:
     """One generation as a step: cut after the first blank line or think tag, whichever comes first.
 
     `finish` is SGLang's finish type ("stop" or "length"). A token may hold the stop in its middle (".\\n\\n\\n"), so
     the text is cut here and not trusted to end with it.
     """
+    ending: Ending
     blank, thought = text.find(BLANK_LINE), text.find(think_end)
     if thought >= 0 and (blank < 0 or thought < blank):
-        return Step(text=text[: thought + len(think_end)], tokens=tokens, ending="think_end")
-    if blank >= 0:
-        return Step(text=text[: blank + len(BLANK_LINE)], tokens=tokens, ending="blank_line")
-    return Step(text=text, tokens=tokens, ending="cap" if finish == "length" else "eos")
+        text, ending = text[: thought + len(think_end)], "think_end"
+    elif blank >= 0:
+        text, ending = text[: blank + len(BLANK_LINE)], "blank_line"
+    else:
+        ending = "cap" if finish == "length" else "eos"
+    return Step(text=text, tokens=tokens, ending=ending, confidence=confidence)
 
 
 def wants_more(step: Step, *, min_step_tokens: int, room: int) -> bool:

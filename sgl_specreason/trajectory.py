@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from sgl_specreason.policy import Author, Policy
-from sgl_specreason.score import Score
+from sgl_specreason.score import Judgement
 from sgl_specreason.steps import Step, pieces
 
 StopReason = Literal["think_end", "eos", "budget"]
@@ -40,13 +40,27 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A step that became part of the thought, and what was decided about it."""
+    """A step that became part of the thought, and what was decided about it.
+
+    `draft` is small's, `judgement` base's of it, `others` the drafts that were judged lower. `salvaged` counts the draft's
+    first tokens that stand at the beginning of the step though base wrote the rest.
+    """
 
     step: Step
     by: Author
     draft: Step | None = None
-    score: Score | None = None
+    judgement: Judgement | None = None
     accepted: bool | None = None
+    others: tuple[tuple[Step, Judgement | None], ...] = ()
+    salvaged: int = 0
+
+    @property
+    def discarded_tokens(self) -> int:
+        """Drafted tokens that are not in the thought."""
+        others = sum(step.tokens for step, _ in self.others)
+        if self.draft is None or self.by == "small":
+            return others
+        return others + self.draft.tokens - self.salvaged
 
     def record(self, policy: Policy) -> dict[str, Any]:
         """As it stands in the run folder; the draft is written out only where it was thrown away."""
@@ -56,42 +70,79 @@ class Kept:
             "tokens": self.step.tokens,
             "ending": self.step.ending,
         }
-        if self.score is not None:
+        if self.draft is not None:
             out["accepted"] = self.accepted
-            out["score"] = round(self.score.value(policy.score_rule, policy.threshold), 6)
-            out["digits"] = [round(p, 6) for p in self.score.probabilities]
-            out["label_mass"] = round(self.score.label_mass, 6)
+            if self.draft.confidence is not None:
+                out["confidence"] = round(self.draft.confidence, 6)
+        out |= _judged(self.judgement, policy)
         if self.draft is not None and self.by == "base":
             out["draft"] = {"text": self.draft.text, "tokens": self.draft.tokens}
+            if self.salvaged:
+                out["salvaged"] = self.salvaged
+        if self.others:
+            out["others"] = [
+                {"text": step.text, "tokens": step.tokens, **_judged(judgement, policy)}
+                for step, judgement in self.others
+            ]
         return out
+
+
+def _judged(judgement: Judgement | None, policy: Policy) -> dict[str, Any]:
+    """What base said of a draft, as it stands in the run folder."""
+    if judgement is None:
+        return {}
+    out: dict[str, Any] = {"score": round(judgement.value(policy.score_rule, policy.threshold), 6)}
+    if judgement.score is not None:
+        out["digits"] = [round(p, 6) for p in judgement.score.probabilities]
+    if judgement.binary is not None:
+        out["p_yes"] = round(judgement.binary.p_yes, 6)
+    if judgement.label_mass is not None:
+        out["label_mass"] = round(judgement.label_mass, 6)
+    if judgement.likelihood is not None:
+        out["logprob_mean"] = round(judgement.likelihood.mean, 4)
+        out["logprob_min"] = round(judgement.likelihood.lowest, 4)
+    return out
 
 
 def sampling_seed(seed: int, problem_id: str, sample: int) -> int:
     """The engine's sampling seed of one trajectory, 0..2**31-1: a function of these three and nothing else."""
-    digest = hashlib.sha256(f"{seed}\0{problem_id}\0{sample}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
+    return int(_uniform(f"{seed}\0{problem_id}\0{sample}") * 2**31)
+
+
+def _uniform(text: str) -> float:
+    """A number in [0, 1) that is a function of `text` and looks random."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
 
 
 @dataclass(slots=True, kw_only=True)
 class Texts:
-    """The rendered texts of one problem: each model's prompt, base's judge turns, the closing of a thought."""
+    """The rendered texts of one problem: each model's prompt, base's judge turns, the closing of a thought.
+
+    A judge turn comes after a step that leaves the thought open, or after one that has closed it.
+    """
 
     prompts: dict[Author, str]
     judge_open: str
     judge_closed: str
+    binary_open: str
+    binary_closed: str
     close: str
     think_end: str
 
 
 @dataclass(slots=True, kw_only=True)
 class Trajectory:
-    """One attempt: (problem, sample), its settings, and what was written and decided so far."""
+    """One attempt: (problem, sample), its settings, and what was written and decided so far.
+
+    Attempts with different `cache_key` share nothing in an engine's cache.
+    """
 
     problem_id: str
     sample: int
     sampling_seed: int
     policy: Policy
     texts: Texts
+    cache_key: str = ""
     kept: list[Kept] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     answer: str = ""
@@ -116,6 +167,13 @@ class Trajectory:
         """Whether the next step is one of the first that base writes unasked."""
         return len(self.kept) < self.policy.first_n
 
+    def decides(self, draft: Step | None, judgement: Judgement | None) -> bool:
+        """Whether this draft is kept as the next step. What is blank never is."""
+        if draft is None or draft.is_blank:
+            return False
+        draw = _uniform(f"{self.sampling_seed}\0{len(self.kept)}")
+        return self.policy.decides(judgement, confidence=draft.confidence, draw=draw)
+
     def keep(self, kept: Kept) -> None:
         """Makes a step part of the thought, and ends the thought where the step or the budget does."""
         self.kept.append(kept)
@@ -133,11 +191,12 @@ class Trajectory:
 
     def record(self) -> dict[str, Any]:
         """What the run folder holds of it, without grading and latency."""
-        drafted = [kept.draft for kept in self.kept if kept.draft is not None]
-        by_base = sum(kept.step.tokens for kept in self.kept if kept.by == "base")
+        salvaged = sum(kept.salvaged for kept in self.kept)
+        by_base = sum(kept.step.tokens - kept.salvaged for kept in self.kept if kept.by == "base")
         by_small = self.tokens_kept - by_base
-        discarded = sum(kept.draft.tokens for kept in self.kept if kept.draft is not None and kept.by == "base")
-        judged = [kept for kept in self.kept if kept.score is not None]
+        discarded = sum(kept.discarded_tokens for kept in self.kept)
+        drafted = [kept for kept in self.kept if kept.draft is not None]
+        judged = [kept for kept in drafted if kept.judgement is not None]
         return {
             "problem_id": self.problem_id,
             "sample": self.sample,
@@ -153,8 +212,9 @@ class Trajectory:
             "answer_tokens": sum(call.account.completion_tokens for call in self.calls if call.purpose == "answer"),
             "steps_kept": sum(_size(kept) for kept in self.kept),
             "steps_by_small": sum(_size(kept) for kept in self.kept if kept.by == "small"),
+            "tokens_salvaged": salvaged,
             "drafts": len(drafted),
-            "accepted": sum(bool(kept.accepted) for kept in judged),
+            "accepted": sum(bool(kept.accepted) for kept in drafted),
             "judged": len(judged),
             "prompt_tokens": sum(call.account.prompt_tokens for call in self.calls),
             "cached_tokens": sum(call.account.cached_tokens for call in self.calls),
