@@ -49,13 +49,14 @@ def digits(best: int, mass: float = 1.0) -> list[float]:
 class FakeEngine:
     """A server whose /generate answers what `script(prompt, payload)` says.
 
-    The script returns the text that the model would go on writing (stops, the token limit and "\\x03" as end of sequence
+    `refusals` is how many requests for anything else it refuses first. The script returns the text that the model would go on writing (stops, the token limit and "\\x03" as end of sequence
     are applied here), log-probabilities for a `select`, or a Raw reply.
     """
 
     def __init__(self, script: Script) -> None:
         self.script = script
         self.requests: list[Payload] = []
+        self.refusals = 0
         self.connections: set[socket.socket] = set()
         engine = self
 
@@ -76,7 +77,9 @@ class FakeEngine:
             def do_POST(self) -> None:
                 payload = json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)) or b"{}")
                 if self.path != "/generate":
-                    self._send(200, b"done")
+                    refused = engine.refusals > 0
+                    engine.refusals -= refused
+                    self._send(*((400, b"Flush cache failed.") if refused else (200, b"done")))
                     return
                 engine.requests.append(payload)
                 reply = engine.script(prompt_of(payload), payload)

@@ -276,3 +276,11 @@ def test_any_output_ends_within_the_budget_and_adds_up(
     assert all(kept.step.text.count("</think>") <= 1 for kept in t.kept)
     assert [k for k in t.kept[:-1] if k.step.ends_thought] == []
     assert len(pair.asked["score"]) == record["judged"]
+
+
+def test_a_server_that_is_busy_for_a_moment_is_flushed_all_the_same(fake_engine: Start) -> None:
+    """As SGLang is just after an answer: it refuses while the request still counts as running."""
+    engine = fake_engine(lambda prompt, payload: "")
+    engine.refusals = 3
+    Endpoint(engine.url, role="base", tokenizer=CharTokenizer()).flush_cache()
+    assert engine.refusals == 0
