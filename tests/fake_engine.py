@@ -49,8 +49,9 @@ def digits(best: int, mass: float = 1.0) -> list[float]:
 class FakeEngine:
     """A server whose /generate answers what `script(prompt, payload)` says.
 
-    `refusals` is how many requests for anything else it refuses first. The script returns the text that the model would go on writing (stops, the token limit and "\\x03" as end of sequence
-    are applied here), log-probabilities for a `select`, or a Raw reply.
+    The script returns the text that the model would go on writing (stops, the token limit and "\\x03" as end of sequence
+    are applied here), log-probabilities for a `select`, or a Raw reply. `refusals` is how many requests for anything else it
+    refuses first.
     """
 
     def __init__(self, script: Script) -> None:
