@@ -164,7 +164,8 @@ def build_policy(*layers: dict[str, Any]) -> Policy:
         if "judge" in layer and "score_rule" not in layer and merged.get("score_rule", "greedy") not in rules:
             merged["score_rule"] = next(iter(rules), "greedy")
         span = RANGES.get(merged.get("score_rule", "greedy"))
-        if span and "threshold" not in layer and not span.low <= merged.get("threshold", 7) <= span.high:
+        asked = "judge" in layer or "score_rule" in layer
+        if asked and span and "threshold" not in layer and not span.low <= merged.get("threshold", 7) <= span.high:
             merged["threshold"] = span.default
     return Policy(**merged)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sgl_specreason.plan import ROLES, Plan
 from sgl_specreason.prompts import ChatFormat, load_tokenizer
+from sgl_specreason.trajectory import Texts
 
 WITHHELD = "[withheld: no text of this bench is to be written anywhere]"
 
@@ -28,13 +29,13 @@ def describe(plan: Plan, out: Path) -> str:
         texts = plan.texts(row, chats)
         sections += [_section(f"prompt of problem {row.id}, {role}", text) for role, text in texts.prompts.items()]
         sections += [
-            _section("judge turn, after a step", texts.judge_open),
+            _section("judge turn, after a step", judge_turn(plan, texts)),
             _section("closing at the budget", texts.close),
         ]
     else:
         sections.append(_section("prompts", "rendered with the running servers' own tokenizers"))
     commands = [spec.shell() for spec in plan.specs] or ["none: running servers are used"]
-    folder = out / plan.name(plan.methods)
+    folder = out / plan.name(plan.variants)
     sections += [
         _section(f"engines, on {plan.hardware}, in this order", "\n".join(commands)),
         _section("run folder", str(folder)),
@@ -42,9 +43,20 @@ def describe(plan: Plan, out: Path) -> str:
     return "\n".join(sections)
 
 
+def judge_turn(plan: Plan, texts: Texts) -> str:
+    """What asks base for its judgement of a step."""
+    turns = {"binary": texts.binary_open, "likelihood": "none: the step's own tokens are looked at"}
+    asked = dict.fromkeys(turns.get(variant.policy.judge, texts.judge_open) for variant in plan.variants)
+    return "\n".join(asked)
+
+
 def _settings(plan: Plan) -> dict[str, object]:
-    settings = plan.settings(plan.methods[0]) | {"method": list(plan.methods)}
-    return settings | {"policy": asdict(plan.policy)}
+    """What all variants share, and under "runs" what each of them has of its own where there are several."""
+    first, *others = [plan.settings(variant) for variant in plan.variants]
+    if not others:
+        return first
+    runs = [{"method": variant.method, "policy": asdict(variant.policy)} for variant in plan.variants]
+    return {key: value for key, value in first.items() if key not in ("method", "policy")} | {"runs": runs}
 
 
 def _section(title: str, body: str) -> str:

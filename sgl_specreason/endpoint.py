@@ -29,6 +29,7 @@ from sgl_specreason.trajectory import Request
 
 REQUEST_TIMEOUT_S = 1800.0
 CONNECT_TIMEOUT_S = 5.0
+FLUSH_DEADLINE_S = 10.0
 NUMBER_STRIDE = 1_000_003
 
 
@@ -156,8 +157,19 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         """Nothing: the first request of a trajectory caches its prompt."""
 
     def flush_cache(self) -> None:
-        """Empties the server's radix cache. Raises EngineError if it is busy or gone."""
-        self._call("POST", "/flush_cache", timeout_s=30.0, parse=False)
+        """Empties the server's radix cache. Raises RequestError if it stays busy or is gone.
+
+        A server counts a request as running for a moment after it has answered it.
+        """
+        deadline = time.monotonic() + FLUSH_DEADLINE_S
+        while True:
+            try:
+                self._call("POST", "/flush_cache", timeout_s=30.0, parse=False)
+                return
+            except RequestError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     def get_server_info(self) -> dict[str, Any]:
         """What the server says about itself, secrets left out."""

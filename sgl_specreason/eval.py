@@ -13,12 +13,13 @@ import click
 from sgl_specreason.errors import Interrupted, SpecReasonError, UsageError
 
 POLICY_OPTIONS = (
-    "threshold", "score_rule", "first_n", "budget_tokens", "on_budget", "step_tokens", "min_step_tokens",
+    "gate", "gate_p", "judge", "judge_record", "threshold", "score_rule", "drafts", "salvage", "salvage_floor",
+    "first_n", "budget_tokens", "on_budget", "step_tokens", "min_step_tokens",
     "answer_tokens", "answer_by", "temperature", "top_p",
 )  # fmt: skip
 PLAN_OPTIONS = (
-    "methods", "pair", "base_model", "small_model", "base_url", "small_url", "preset", "prompts", "data",
-    "samples", "limit", "seed", "concurrency",
+    "methods", "pair", "base_model", "small_model", "base_url", "small_url", "preset", "sweep", "match_acceptance",
+    "prompts", "data", "samples", "limit", "seed", "concurrency",
 )  # fmt: skip
 OF_PRESET = "default: the preset's"
 OF_BENCH = "default: the bench's"
@@ -31,7 +32,8 @@ OF_BENCH = "default: the bench's"
     "methods",
     multiple=True,
     metavar="NAME",
-    help="specreason, base or small; repeatable.  [default: all three]",
+    help="specreason, base, small, or the controls random and always; repeatable. Several run problem by problem on the "
+    "same engines.  [default: base, small, specreason]",
 )
 @click.option(
     "--pair",
@@ -55,13 +57,55 @@ OF_BENCH = "default: the bench's"
     metavar="NAME|FILE.toml",
     help="Named settings of the method; the bench's budget and sampling come before it, options before both.",
 )
-@click.option("--threshold", type=float, help=f"Keep a drafted step scored at least this, 0-9.  [{OF_PRESET}, 7]")
+@click.option(
+    "--sweep",
+    metavar="NAME|FILE.toml",
+    help="Every point of a grid of settings, one run folder each in a shared one.  [default: none]",
+)
+@click.option(
+    "--gate",
+    metavar="GATE",
+    help="What decides about a draft: judge, always, never, random (with probability --gate-p), or confident (kept "
+    f"unasked where small's mean token probability is above --gate-p, else the judge decides).  [{OF_PRESET}, judge]",
+)
+@click.option("--gate-p", type=float, help="The probability of --gate random and confident, 0-1.  [default: none]")
+@click.option(
+    "--match-acceptance",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="As --gate-p, the share of drafts that this run of specreason kept.  [default: none]",
+)
+@click.option(
+    "--judge",
+    metavar="JUDGE",
+    help="What base is asked: score (a digit), binary (yes or no), likelihood (of the draft's tokens, no judge turn), or "
+    f"score+likelihood (both in one request, the first decides).  [{OF_PRESET}, score]",
+)
+@click.option(
+    "--judge-record/--no-judge-record",
+    default=None,
+    help="Ask base also where the gate does not use it, for the record.  [default: --judge-record]",
+)
+@click.option(
+    "--threshold",
+    type=float,
+    help="Keep a draft with at least this: 0-9 for digits, 0-1 for p_yes, a log-probability for min and mean.  "
+    f"[{OF_PRESET}: 7, 7, 7; 0.5; -7, -1]",
+)
 @click.option(
     "--score-rule",
     metavar="RULE",
-    help="greedy (likeliest digit), expected (mean digit) or p_ge (a digit at or above the threshold has "
-    f"probability 0.5). Thresholds do not carry over between rules.  [{OF_PRESET}, greedy]",
+    help="greedy (likeliest digit), expected (mean digit), p_ge (a digit at or above the threshold has probability 0.5), "
+    "p_yes, min or mean (of the tokens' log-probabilities). Thresholds do not carry over between rules.  "
+    f"[{OF_PRESET}: the judge's first]",
 )
+@click.option("--drafts", type=int, help=f"Drafts per step; the one judged best counts.  [{OF_PRESET}, 1]")
+@click.option(
+    "--salvage/--no-salvage",
+    default=None,
+    help=f"Of a rejected draft, keep what stands before the first token that base finds unlikely.  [{OF_PRESET}: no]",
+)
+@click.option("--salvage-floor", type=float, help="The log-probability under which a token is unlikely.  [default: -7]")
 @click.option("--first-n", type=int, help=f"Steps that base writes before small may draft.  [{OF_PRESET}, 0]")
 @click.option(
     "--budget-tokens",
@@ -115,7 +159,7 @@ OF_BENCH = "default: the bench's"
     help="Go on with this run folder, with the same options.  [default: a new run]",
 )
 @click.option("--dry-run", is_flag=True, help="Print settings, prompts and engine commands; start and write nothing.")
-@click.option("--list", "listing", is_flag=True, help="Print benches, pairs, methods and presets.")
+@click.option("--list", "listing", is_flag=True, help="Print benches, pairs, methods, presets and sweeps.")
 def main(**options: Any) -> None:  # fmt: skip
     """Runs a benchmark with SpecReason and its baselines, and prints accuracy beside latency.
 
@@ -187,6 +231,7 @@ def _listing() -> str:
         ("pairs", [(name, catalog.load_pair(name).title) for name in catalog.names("pairs")]),
         ("methods", [(str(name), words) for name, words in METHODS.items()]),
         ("presets", [(name, catalog.load_preset(name).title) for name in catalog.names("presets")]),
+        ("sweeps", [(name, catalog.load_sweep(name).title) for name in catalog.names("sweeps")]),
     ]
     lines = []
     for kind, entries in parts:

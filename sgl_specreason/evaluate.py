@@ -8,9 +8,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -20,8 +21,8 @@ from sgl_specreason import engines as servers
 from sgl_specreason import records, report
 from sgl_specreason.benches import Row
 from sgl_specreason.errors import Interrupted, RequestError, UsageError
-from sgl_specreason.plan import ROLES, Plan
-from sgl_specreason.policy import Author, Method
+from sgl_specreason.plan import ROLES, Plan, Variant
+from sgl_specreason.policy import METHODS, Author
 from sgl_specreason.prompts import ChatFormat, load_tokenizer
 from sgl_specreason.rescore import graded
 from sgl_specreason.runner import run_all
@@ -43,7 +44,7 @@ def run(
     api_key: str | None,
     say: Say,
 ) -> Path:
-    """Runs every method of the plan. Returns the folder with everything.
+    """Runs every variant of the plan. Returns the folder with everything.
 
     `urls` are of running servers, in the order of ROLES. Raises UsageError before anything is started, EngineError where an
     engine fails, Interrupted on Ctrl-C and SIGTERM.
@@ -64,8 +65,7 @@ def run(
             for endpoint in endpoints.values():
                 stack.callback(endpoint.stop)
             session = Session(plan=plan, chats=chats, endpoints=endpoints, say=say)
-            for method in plan.methods:
-                session.run(method, folders[method], resume=resume is not None)
+            session.run(folders, resume=resume is not None)
         except KeyboardInterrupt as signalled:
             raise Interrupted(top, 143 if signalled.args else 130) from None
     return top
@@ -73,94 +73,92 @@ def run(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A plan with its engines up: runs one method after the other on them."""
+    """A plan with its engines up: runs its variants on them problem by problem, so that the machine's drift hits all alike."""
 
     plan: Plan
     chats: dict[Author, ChatFormat]
     endpoints: dict[Author, "Endpoint"]
     say: Say
 
-    def run(self, method: Method, folder: Path, *, resume: bool) -> None:
-        """Every trajectory of `method` that `folder` does not hold yet; each is written as it ends, the summary at the end."""
+    def run(self, folders: dict[Variant, Path], *, resume: bool) -> None:
+        """Every trajectory that the folders do not hold yet; each is written as it ends, the summaries at the end."""
         from tqdm import tqdm
 
         plan = self.plan
-        config = self._config(method)
-        run_folder = records.RunFolder.open(folder, config, resume=resume)
-        if run_folder.torn:
-            self.say(f"{folder}: the last line was torn and is dropped; its trajectory runs again")
-        done = records.read_trajectories(folder)
+        runs = {}
+        for variant, folder in folders.items():
+            runs[variant] = records.RunFolder.open(folder, self._config(variant), resume=resume)
+            if runs[variant].torn:
+                self.say(f"{folder}: the last line was torn and is dropped; its trajectory runs again")
         tasks = [
-            (row, sample)
+            (variant, row, sample)
             for row in plan.problems
             for sample in range(plan.samples)
-            if (row.id, sample) not in run_folder.done
+            for variant, run in runs.items()
+            if (row.id, sample) not in run.done
         ]
         if tasks:
-            self._warm_up(method)
+            self._warm_up()
         gold = {row.id: row.answer for row in plan.problems}
-        before_s = max((record["elapsed_s"] for record in done), default=0.0)
-        begin = time.monotonic()
-
-        def elapsed_s() -> float:
-            return before_s + time.monotonic() - begin
-
         every_s = 0.1 if sys.stderr.isatty() else 10  # a log is not a screen
-        bar = tqdm(total=plan.expected, initial=len(done), desc=method, file=sys.stderr, mininterval=every_s)
+        total = plan.expected * len(runs)
+        progress = Progress({variant: records.read_trajectories(folder) for variant, folder in folders.items()})
+        bar = tqdm(total=total, initial=total - len(tasks), file=sys.stderr, mininterval=every_s)
         try:
-            for record in run_all(tasks, lambda task: self._attempt(method, *task), plan.concurrency):
+            for variant, record in run_all(tasks, lambda task: (task[0], self._attempt(*task)), plan.concurrency):
                 if "error" not in record:
                     record |= graded(record, gold[record["problem_id"]], plan.bench.grader)
                 if plan.bench.private:
                     record = records.without_texts(record)
-                record["elapsed_s"] = elapsed_s()
-                run_folder.append(record)
-                done.append(record)
-                bar.set_postfix_str(_progress(done, elapsed_s()), refresh=False)
+                runs[variant].append(record)
+                progress.add(variant, record)
+                bar.set_postfix_str(progress.words(), refresh=False)
                 bar.update()
         finally:
             bar.close()
-            report.written(folder)
+            report.written(next(iter(folders.values())).parent if len(folders) > 1 else next(iter(folders.values())))
 
-    def _attempt(self, method: Method, row: Row, sample: int) -> Record:
+    def _attempt(self, variant: Variant, row: Row, sample: int) -> Record:
         """One trajectory's record; a failed request makes a record with its error instead of an exception."""
         from sgl_specreason.program import run_trajectory
 
-        trajectory = self.plan.trajectory(row, sample, self.chats)
+        trajectory = self.plan.trajectory(variant, row, sample, self.chats)
         begin = time.monotonic()
         error: RequestError | None = None
         try:
-            run_trajectory(method, trajectory, self.endpoints)
+            run_trajectory(variant.method, trajectory, self.endpoints)
         except RequestError as failure:
             error = failure
         latency_s = time.monotonic() - begin
-        record = trajectory.record() | {"method": method, "start_s": begin, "latency_s": latency_s}
+        record = trajectory.record() | {"method": variant.method, "start_s": begin, "latency_s": latency_s}
         if row.permutation is not None:
             record["permutation"] = row.permutation
         return record if error is None else record | {"error": str(error)}
 
-    def _warm_up(self, method: Method) -> None:
-        """One unrecorded short trajectory, then an empty cache, so that the first problem pays nothing extra."""
+    def _warm_up(self) -> None:
+        """One unrecorded short trajectory of each method, then an empty cache, so that the first problem pays nothing extra."""
         from sgl_specreason.program import run_trajectory
 
-        policy = self.plan.policy
-        budget = min(WARM_UP_TOKENS, policy.budget_tokens)
-        step = min(policy.step_tokens, budget)
-        trajectory = self.plan.trajectory(self.plan.problems[0], 0, self.chats)
-        trajectory.policy = replace(
-            policy,
-            budget_tokens=budget,
-            step_tokens=step,
-            min_step_tokens=min(policy.min_step_tokens, step),
-            answer_tokens=min(16, policy.answer_tokens),
-        )
-        run_trajectory(method, trajectory, self.endpoints)
+        for variant in {variant.method: variant for variant in self.plan.variants}.values():
+            policy = variant.policy
+            budget = min(WARM_UP_TOKENS, policy.budget_tokens)
+            step = min(policy.step_tokens, budget)
+            trajectory = self.plan.trajectory(variant, self.plan.problems[0], 0, self.chats)
+            trajectory.policy = replace(
+                policy,
+                budget_tokens=budget,
+                step_tokens=step,
+                min_step_tokens=min(policy.min_step_tokens, step),
+                answer_tokens=min(16, policy.answer_tokens),
+            )
+            run_trajectory(variant.method, trajectory, self.endpoints)
         for endpoint in self.endpoints.values():
             endpoint.flush_cache()
 
-    def _config(self, method: Method) -> dict[str, Any]:
+    def _config(self, variant: Variant) -> dict[str, Any]:
         return {
-            "settings": self.plan.settings(method),
+            "settings": self.plan.settings(variant),
+            "beside": len(self.plan.variants) - 1,
             **self.plan.conditions(),
             "grader": self.plan.bench.grader,
             "expected": self.plan.expected,
@@ -169,29 +167,73 @@ class Session:
         }
 
 
-def _folders(plan: Plan, out: Path, resume: Path | None) -> tuple[Path, dict[Method, Path]]:
-    """The folder of everything and each method's run folder: new ones, or those of the run to go on with.
+class Progress:
+    """What the bar says while a run goes on: running counts of each variant's trajectories."""
+
+    def __init__(self, done: dict[Variant, list[Record]]) -> None:
+        self.begin, self.tokens, self.failed = time.monotonic(), 0, 0
+        self.counts: dict[Variant, Counter[str]] = {variant: Counter() for variant in done}
+        for variant, found in done.items():
+            for record in found:
+                self._count(variant, record)
+
+    def add(self, variant: Variant, record: Record) -> None:
+        self.tokens += record["thinking_tokens"] + record["answer_tokens"]
+        self.failed += "error" in record
+        self._count(variant, record)
+
+    def _count(self, variant: Variant, record: Record) -> None:
+        if "error" not in record:
+            count = self.counts[variant]
+            count.update(n=1, right=record["correct"], accepted=record["accepted"], drafts=record["drafts"])
+
+    def words(self) -> str:
+        """Accuracy so far by method, acceptance, tokens a second; of many variants only the last two."""
+        parts = []
+        if len(self.counts) <= len(METHODS):
+            for variant, count in self.counts.items():
+                if count["n"]:
+                    parts.append(f"{variant.method} {100 * count['right'] / count['n']:.0f} %")
+        drafts = sum(count["drafts"] for count in self.counts.values())
+        if drafts:
+            parts.append(f"accepted {100 * sum(c['accepted'] for c in self.counts.values()) / drafts:.0f} %")
+        parts.append(f"{self.tokens / max(time.monotonic() - self.begin, 1e-9):.0f} tok/s")
+        return ", ".join(parts + [f"failed {self.failed}"] * bool(self.failed))
+
+
+def _folders(plan: Plan, out: Path, resume: Path | None) -> tuple[Path, dict[Variant, Path]]:
+    """The folder of everything and each variant's run folder: new ones, or those of the run to go on with.
 
     Raises UsageError for a folder that is no such run, and RecordError, naming the keys, for one with other settings.
     """
     if resume is None:
-        top = records.fresh_folder(out, plan.name(plan.methods))
+        top = records.fresh_folder(out, plan.name(plan.variants))
     elif resume.is_dir():
         top = resume
     else:
         raise UsageError(f"--resume {resume}: no such run folder")
-    if len(plan.methods) == 1:
-        folders = {plan.methods[0]: top}
+    if len(plan.variants) == 1:
+        folders = {plan.variants[0]: top}
     else:
-        folders = {method: top / plan.name((method,)) for method in plan.methods}
-    if resume is not None:
-        for path, config in records.begun_runs(top).items():
-            method = config["settings"].get("method")
-            if method in folders and (path == top) == (len(folders) == 1):
-                records.check_settings(path, plan.settings(method))
-                folders[method] = path
-            else:
-                raise UsageError(f"--resume {resume}: holds a run of method {method}; give the same --method options")
+        folders = {variant: top / plan.name((variant,)) for variant in plan.variants}
+    if resume is None:
+        if plan.sweep:
+            records.write_json(top / records.SWEEP, asdict(plan.sweep))
+        return top, folders
+    begun = records.begun_runs(top)
+    for path, config in begun.items():
+        method = config["settings"].get("method")
+        same = [variant for variant in folders if variant.method == method]
+        if not same or (path == top) != (len(folders) == 1):
+            raise UsageError(f"--resume {resume}: holds a run of method {method}; give the same --method options")
+        if path not in folders.values():
+            # none of these is it: the nearest one names the keys that differ
+            nearest = min(same, key=lambda variant: len(records.differences(path, plan.settings(variant))))
+            records.check_settings(path, plan.settings(nearest))
+            folders[nearest] = path
+        else:
+            variant = next(variant for variant, folder in folders.items() if folder == path)
+            records.check_settings(path, plan.settings(variant))
     return top, folders
 
 
@@ -208,9 +250,9 @@ def _endpoints(
     chats: dict[Author, ChatFormat],
     api_key: str | None,
 ) -> dict[Author, "Endpoint"]:
-    """Endpoints over the running engines, after checking that the judge can answer with each digit as one token."""
+    """Endpoints over the running engines, after checking that the judge can answer with one token."""
     from sgl_specreason.endpoint import Endpoint
-    from sgl_specreason.score import DIGITS
+    from sgl_specreason.score import DIGITS, WORDS
 
     endpoints = {
         role: Endpoint(
@@ -218,29 +260,15 @@ def _endpoints(
             role=role,
             tokenizer=chats[role].tokenizer,
             api_key=api_key,
-            connections=2 * plan.concurrency,
+            connections=2 * plan.concurrency * max(variant.policy.drafts for variant in plan.variants),
         )
         for role, engine in running.items()
     }
-    turn = chats["base"].judge_turn(plan.prompts, thinking=True)
-    for digit in DIGITS:
-        endpoints["base"].single_token(turn, digit)
+    for judge in {variant.policy.judge for variant in plan.variants}:
+        name, labels = ("judge_binary", WORDS) if judge == "binary" else ("judge", DIGITS)
+        if judge != "likelihood":
+            endpoints["base"].label_tokens(chats["base"].judge_turn(plan.prompts, name, thinking=True), labels)
     return endpoints
-
-
-def _progress(done: list[Record], seconds: float) -> str:
-    finished = [record for record in done if "error" not in record]
-    if not finished:
-        return f"failed {len(done)}"
-    right = sum(record["correct"] for record in finished) / len(finished)
-    tokens = sum(record["thinking_tokens"] + record["answer_tokens"] for record in finished)
-    words = [f"acc {100 * right:.0f} %", f"{tokens / max(seconds, 1e-9):.0f} tok/s"]
-    if judged := sum(record["judged"] for record in finished):
-        accepted = sum(record["accepted"] for record in finished)
-        words.insert(1, f"accepted {100 * accepted / judged:.0f} %")
-    if len(finished) < len(done):
-        words.append(f"failed {len(done) - len(finished)}")
-    return ", ".join(words)
 
 
 @cache

@@ -6,16 +6,17 @@ Knows nothing of click, HTTP or run folders.
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sgl_specreason import catalog, gpus
 from sgl_specreason.benches import Row, Rows, load_rows
-from sgl_specreason.catalog import Bench, Pair, nearest
+from sgl_specreason.catalog import Bench, Pair, Sweep, nearest
 from sgl_specreason.engines import EngineSpec, cpu_args, cpu_env
-from sgl_specreason.errors import UsageError
-from sgl_specreason.policy import METHODS, Author, Method, Policy
+from sgl_specreason.errors import RecordError, UsageError
+from sgl_specreason.policy import DEFAULT_METHODS, METHODS, Author, Method, Policy, policy_of
 from sgl_specreason.prompts import ChatFormat, PromptSet, load_prompts
 from sgl_specreason.records import digest
+from sgl_specreason.summary import load_runs
 from sgl_specreason.trajectory import Texts, Trajectory, sampling_seed
 
 ROLES: tuple[Author, ...] = ("small", "base")
@@ -34,6 +35,8 @@ class Options:
     base_url: str | None = None
     small_url: str | None = None
     preset: str = "default"
+    sweep: str | None = None
+    match_acceptance: Path | None = None
     prompts: Path | None = None
     data: Path | None = None
     samples: int | None = None
@@ -43,18 +46,25 @@ class Options:
     policy: dict[str, Any]
 
 
+class Variant(NamedTuple):
+    """A method with its settings: what one run folder is about."""
+
+    method: Method
+    policy: Policy
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A run, resolved: its problems, models, policy and prompts. `specs` is empty where running servers are used."""
+    """A run, resolved: its problems, models, variants and prompts. `specs` is empty where running servers are used."""
 
     bench: Bench
     rows: Rows
-    methods: tuple[Method, ...]
+    variants: tuple[Variant, ...]
+    sweep: Sweep | None
     pair: str
     models: dict[Author, str]
     specs: tuple[EngineSpec, ...]
     preset: str
-    policy: Policy
     prompts: PromptSet
     samples: int
     limit: int | None
@@ -69,18 +79,18 @@ class Plan:
 
     @property
     def expected(self) -> int:
-        """How many trajectories each method has."""
+        """How many trajectories each variant has."""
         return len(self.problems) * self.samples
 
-    def settings(self, method: Method) -> dict[str, Any]:
+    def settings(self, variant: Variant) -> dict[str, Any]:
         """Everything that a run's numbers depend on and that resuming must not change."""
         return {
             "bench": self.bench.name,
-            "method": method,
+            "method": variant.method,
             "pair": self.pair,
             "models": {role: _short(model) for role, model in self.models.items()},
             "preset": self.preset,
-            "policy": asdict(self.policy),
+            "policy": asdict(variant.policy),
             "prompts": self.prompts.hashes,
             "dataset_sha256": self.rows.sha256,
             "samples": self.samples,
@@ -89,10 +99,10 @@ class Plan:
             "concurrency": self.concurrency,
         }
 
-    def name(self, methods: tuple[Method, ...]) -> str:
-        """The folder's name for these methods: <bench>-<method>-<pair>-<digest of the settings>."""
-        label = methods[0] if len(methods) == 1 else "compare"
-        settings = [self.settings(method) for method in methods]
+    def name(self, variants: tuple[Variant, ...]) -> str:
+        """The folder's name for these variants: <bench>-<method>-<pair>-<digest of the settings>."""
+        label = variants[0].method if len(variants) == 1 else f"sweep-{self.sweep.name}" if self.sweep else "compare"
+        settings = [self.settings(variant) for variant in variants]
         code = digest(settings[0] if len(settings) == 1 else {"runs": settings})
         return f"{self.bench.name}-{label}-{self.pair}-{code}"
 
@@ -115,18 +125,21 @@ class Plan:
             prompts={role: chat.prompt(content) for role, chat in chats.items()},
             judge_open=base.judge_turn(self.prompts, thinking=True),
             judge_closed=base.judge_turn(self.prompts, thinking=False),
+            binary_open=base.judge_turn(self.prompts, "judge_binary", thinking=True),
+            binary_closed=base.judge_turn(self.prompts, "judge_binary", thinking=False),
             close=self.prompts["close"].fill(think_end=base.think_end),
             think_end=base.think_end,
         )
 
-    def trajectory(self, row: Row, sample: int, chats: dict[Author, ChatFormat]) -> Trajectory:
-        """A trajectory of this problem, ready to run."""
+    def trajectory(self, variant: Variant, row: Row, sample: int, chats: dict[Author, ChatFormat]) -> Trajectory:
+        """A trajectory of this problem, ready to run. Variants share no cache, or one would run on what another computed."""
         return Trajectory(
             problem_id=row.id,
             sample=sample,
             sampling_seed=sampling_seed(self.seed, row.id, sample),
-            policy=self.policy,
+            policy=variant.policy,
             texts=self.texts(row, chats),
+            cache_key=digest(self.settings(variant)),
         )
 
 
@@ -134,9 +147,10 @@ def resolve(options: Options) -> Plan:
     """Checks the options and reads every file they name. Raises UsageError; starts and writes nothing."""
     bench = catalog.load_bench(options.bench)
     preset = catalog.load_preset(options.preset)
-    methods = _methods(options.methods)
+    sweep = catalog.load_sweep(options.sweep) if options.sweep else None
+    methods = _methods(options.methods or tuple(sweep.methods if sweep else DEFAULT_METHODS))
     given = {key: value for key, value in options.policy.items() if value is not None}
-    policy = catalog.build_policy(preset.policy, bench.policy, given)
+    variants = _variants(methods, (preset.policy, bench.policy, given), options.match_acceptance, sweep)
     samples = _positive("samples", options.samples, bench.samples)
     concurrency = _positive("concurrency", options.concurrency, bench.concurrency)
     if options.limit is not None:
@@ -151,12 +165,12 @@ def resolve(options: Options) -> Plan:
     return Plan(
         bench=bench,
         rows=rows,
-        methods=methods,
+        variants=variants,
+        sweep=sweep,
         pair=pair.name,
         models={role: pair.model(role) for role in ROLES},
         specs=specs,
         preset=preset.name,
-        policy=policy,
         prompts=prompts,
         samples=samples,
         limit=options.limit,
@@ -182,7 +196,32 @@ def _methods(asked: tuple[str, ...]) -> tuple[Method, ...]:
     for method in asked:
         if method not in METHODS:
             raise UsageError(f"no method named {method!r}{nearest(method, list(METHODS))}")
-    return tuple(method for method in METHODS if not asked or method in asked)
+    return tuple(method for method in METHODS if method in asked)
+
+
+def _variants(
+    methods: tuple[Method, ...], layers: tuple[dict[str, Any], ...], match: Path | None, sweep: Sweep | None
+) -> tuple[Variant, ...]:
+    """Each method at each point of the sweep; what is the same for a method at several points is there once."""
+    if match is not None:
+        if layers[-1].get("gate_p") is not None:
+            raise UsageError("give --gate-p or --match-acceptance, not both")
+        layers = (*layers, {"gate_p": acceptance(match)})
+    points = sweep.points() if sweep else [{}]
+    policies = [catalog.build_policy(*layers, point) for point in points]
+    found = (Variant(method, policy_of(method, policy)) for policy in policies for method in methods)
+    return tuple(dict.fromkeys(found))
+
+
+def acceptance(folder: Path) -> float:
+    """The share of its drafts that a run of SpecReason kept. Raises UsageError where `folder` has no such run."""
+    try:
+        runs = [run for run in load_runs(folder) if run.method == "specreason" and run.summary["drafts"]]
+    except RecordError as error:
+        raise UsageError(f"--match-acceptance {folder}: {error}") from None
+    if len(runs) != 1:
+        raise UsageError(f"--match-acceptance {folder}: holds {len(runs)} runs of specreason with drafts, not one")
+    return float(runs[0].summary["acceptance"])
 
 
 def _positive(name: str, value: int | None, default: int) -> int:

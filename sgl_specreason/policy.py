@@ -60,8 +60,8 @@ class Policy:
         elif self.gate in GATES_WITH_P:
             raise UsageError(f"gate {self.gate} needs a probability: give --gate-p, or --match-acceptance RUN")
         _one_of("judge", self.judge, tuple(JUDGES))
-        _one_of(f"score_rule of judge {self.judge}", self.score_rule, JUDGES[self.judge])
-        _in_range(f"threshold of {self.score_rule}", self.threshold, *RANGES[self.score_rule][:2])
+        _one_of("score_rule", self.score_rule, JUDGES[self.judge])
+        _in_range("threshold", self.threshold, *RANGES[self.score_rule][:2])
         _in_range("drafts", self.drafts, 1, 64)
         if self.drafts > 1 and self.temperature == 0:
             raise UsageError(f"drafts = {self.drafts}: at temperature 0 they would all be the same; give --temperature")

@@ -79,9 +79,7 @@ def speculate(s: ProgramState, small: ProgramState, t: Trajectory) -> list[Judge
     return sorted(judged, key=lambda pair: -values[id(pair[0])])
 
 
-def write_step(
-    s: ProgramState, t: Trajectory, purpose: str, *, begun: Step | None = None, number: int = 0
-) -> Step:
+def write_step(s: ProgramState, t: Trajectory, purpose: str, *, begun: Step | None = None, number: int = 0) -> Step:
     """The next step by the model behind `s`, written on a fork of it; short pieces are joined.
 
     `begun` is how the step begins already; `number` tells the drafts of one step apart.

@@ -125,7 +125,8 @@ class ChatFormat:
     def judge_turn(self, prompts: PromptSet, judge: str = "judge", *, thinking: bool) -> str:
         """What follows a step to have it judged: the turn's end, the judge's instruction, its answer's opening.
 
-        `judge` names the template, and with `_answer` the one of its reply; `thinking` says whether the thought is still open; it is closed first, so that the turn is well formed.
+        `judge` names the template, and with `_answer` the one of its reply; `thinking` says whether the thought is still open:
+        it is closed first, so that the turn is well formed.
         """
         after_answer, before_reply = self._frames
         closing = self.think_end if thinking else ""

@@ -15,7 +15,7 @@ from typing import Any
 from sgl_specreason.errors import RecordError, UsageError
 
 Key = tuple[str, int]
-CONFIG, TRAJECTORIES, SUMMARY = "config.json", "trajectories.jsonl", "summary.json"
+CONFIG, TRAJECTORIES, SUMMARY, SWEEP = "config.json", "trajectories.jsonl", "summary.json", "sweep.json"
 
 
 def digest(settings: dict[str, Any]) -> str:
@@ -197,13 +197,17 @@ def read_config(file: Path) -> dict[str, Any]:
 
 def check_settings(path: Path, settings: dict[str, Any]) -> None:
     """Raises RecordError, naming the keys that differ, unless the run in `path` was begun with these settings."""
-    before = read_config(path / CONFIG)["settings"]
-    now = json.loads(json.dumps(settings, default=str))
-    differing = sorted(_differences(before, now))
-    if differing:
+    if differing := differences(path, settings):
         raise RecordError(
             f"{path}: was begun with other settings ({'; '.join(differing)}); give the same ones, or a new run"
         )
+
+
+def differences(path: Path, settings: dict[str, Any]) -> list[str]:
+    """The settings in which the run in `path` is not this one, in words."""
+    before = read_config(path / CONFIG)["settings"]
+    now = json.loads(json.dumps(settings, default=str))
+    return sorted(_differences(before, now))
 
 
 def _differences(before: Any, now: Any, prefix: str = "") -> Iterable[str]:

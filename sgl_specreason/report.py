@@ -16,8 +16,7 @@ import click
 from sgl_specreason.errors import SpecReasonError, UsageError
 from sgl_specreason.records import rewrite_summary, strict
 from sgl_specreason.rescore import rescored
-from sgl_specreason.stats import Paired
-from sgl_specreason.summary import Run, against_base, differing, load_runs
+from sgl_specreason.summary import AgainstBase, Run, against_base, differing, knobs, load_runs, swept
 
 Record = dict[str, Any]
 COLUMNS: tuple[tuple[str, str], ...] = (
@@ -37,17 +36,29 @@ COLUMNS: tuple[tuple[str, str], ...] = (
 )
 
 
-def table(summaries: Sequence[Record], against_base: Sequence[Paired | None] = (), *, markdown: bool = False) -> str:
+def table(
+    summaries: Sequence[Record],
+    beside: Sequence[AgainstBase | None] = (),
+    settings: Sequence[dict[str, Any]] = (),
+    *,
+    markdown: bool = False,
+) -> str:
     """One line per run, with the conditions under it: as aligned text, or as Markdown.
 
-    `against_base` holds each run's paired difference to base, if it has one.
+    `beside` holds each run's paired comparison with base, if it has one, `settings` what tells it from others of its method.
     """
     rows = [[title for _, title in COLUMNS]]
     rows += [[_cell(summary, key) for key, _ in COLUMNS] for summary in summaries]
-    if any(against_base):
-        rows[0].insert(3, "vs base (95 %)")
-        for row, pairing in zip(rows[1:], against_base, strict=True):
-            row.insert(3, _difference(pairing))
+    for row, values in zip(rows[1:], settings, strict=False):
+        row[0] = " ".join([row[0], *(f"{key}={_value(value)}" for key, value in values.items())])
+    if any(beside):
+        for row, pairing in zip(rows, [None, *beside], strict=True):
+            row.insert(
+                3, "-" if pairing is None else _interval(100 * pairing.accuracy.difference, pairing.accuracy.ci95, 100)
+            )
+            speed = pairing and pairing.speed_up
+            row.insert(7, "-" if not speed else f"{speed.value:.2f} [{speed.ci95[0]:.2f}, {speed.ci95[1]:.2f}]")
+        rows[0][3], rows[0][7] = "vs base (95 %)", "speed-up (95 %)"
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for number, row in enumerate(rows):
@@ -59,7 +70,7 @@ def table(summaries: Sequence[Record], against_base: Sequence[Paired | None] = (
         if number == 0 and markdown:
             rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
             lines.append(f"| {' | '.join(rule)} |")
-    notes = [*_conditions(summaries), *_samples(summaries), *_sign_tests(summaries, against_base)]
+    notes = [*_conditions(summaries), *_samples(summaries), *_sign_tests(summaries, beside)]
     return "\n".join([*lines, "", *notes]) + "\n"
 
 
@@ -83,11 +94,13 @@ def _cell(summary: dict[str, Any], key: str) -> str:
     return str(summary[key])
 
 
-def _difference(pairing: Paired | None) -> str:
-    if pairing is None:
-        return "-"
-    low, high = (100 * bound for bound in pairing.ci95)
-    return f"{100 * pairing.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+def _interval(value: float, ci95: tuple[float, float], scale: float) -> str:
+    low, high = (scale * bound for bound in ci95)
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _value(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _percent(value: float) -> str:
@@ -126,20 +139,24 @@ def _samples(summaries: Sequence[Record]) -> list[str]:
     return lines
 
 
-def _sign_tests(summaries: Sequence[Record], against_base: Sequence[Paired | None]) -> list[str]:
+def _sign_tests(summaries: Sequence[Record], beside: Sequence[AgainstBase | None]) -> list[str]:
     """Where few problems tell two methods apart, the interval is rough: the exact test stands beside it."""
     return [
-        f"{summary['method']} against base, of {pairing.n} problems: better on {pairing.better}, worse on {pairing.worse}, "
-        f"exact sign test p = {pairing.sign_p:.2g}."
-        for summary, pairing in zip(summaries, against_base, strict=False)
-        if pairing is not None
+        f"{summary['method']} against base, of {paired.n} problems: better on {paired.better}, worse on {paired.worse}, "
+        f"exact sign test p = {paired.sign_p:.2g}."
+        for summary, pairing in zip(summaries, beside, strict=False)
+        if pairing is not None and (paired := pairing.accuracy)
     ]
 
 
 def show(runs: Sequence[Run], *, markdown: bool = False) -> str:
     """The table of these runs, paired with base where base is among them; conditions that differ are named under it."""
-    notes = [f"Differs: {key}: {' | '.join(map(str, values))}\n" for key, values in differing(runs).items()]
-    return table([run.summary for run in runs], against_base(runs), markdown=markdown) + "".join(notes)
+    varied = {key for run in runs for key in swept(run.path.parent)}
+    notes = [
+        f"Differs: {key}: {' | '.join(map(str, values))}\n" for key, values in differing(runs, swept=varied).items()
+    ]
+    summaries = [run.summary for run in runs]
+    return table(summaries, against_base(runs), knobs(runs), markdown=markdown) + "".join(notes)
 
 
 def written(folder: Path) -> list[Run]:
@@ -149,12 +166,16 @@ def written(folder: Path) -> list[Run]:
         rewrite_summary(run.path, run.summary, show([run], markdown=True))
     if [run.path for run in runs] != [folder]:
         first = runs[0].summary
-        methods = {
-            run.method: run.summary | ({"vs_base": asdict(pairing)} if pairing else {})
-            for run, pairing in zip(runs, against_base(runs), strict=True)
-        }
+        entries = [
+            run.summary | ({"vs_base": asdict(pairing)} if pairing else {}) | ({"knobs": values} if values else {})
+            for run, pairing, values in zip(runs, against_base(runs), knobs(runs), strict=True)
+        ]
         partial = any(run.summary["partial"] for run in runs)
-        content = {"bench": first["bench"], "pair": first["pair"], "partial": partial, "methods": methods}
+        content = {"bench": first["bench"], "pair": first["pair"], "partial": partial}
+        if swept(folder):
+            content["runs"] = entries
+        else:
+            content["methods"] = {run.method: entry for run, entry in zip(runs, entries, strict=True)}
         rewrite_summary(folder, content, show(runs, markdown=True))
     return runs
 
@@ -182,7 +203,8 @@ def _report(
     folders: Sequence[Path], *, force: bool, rescore: bool, as_json: bool, markdown: bool, out: Path | None
 ) -> str:
     found = [run for folder in folders for run in load_runs(folder)]
-    if (differ := differing(found)) and not force:
+    varied = swept(folders[0]) if len(folders) == 1 else {}
+    if (differ := differing(found, swept=varied)) and not force:
         raise UsageError(
             f"these runs do not compare: {', '.join(differ)} differ; --force shows them together all the same"
         )

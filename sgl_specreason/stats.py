@@ -74,6 +74,29 @@ def paired(ours: Mapping[str, Sequence[bool]], theirs: Mapping[str, Sequence[boo
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """A ratio of means with the 95 % interval of a bootstrap that redraws whole problems."""
+
+    value: float
+    ci95: tuple[float, float]
+
+
+def ratio_of_means(above: Mapping[str, Sequence[float]], below: Mapping[str, Sequence[float]]) -> Ratio:
+    """The mean of `above` over the mean of `below`, by problem over those that both have. NaN for none."""
+    shared = sorted(above.keys() & below.keys())
+    if not shared:
+        return Ratio(value=math.nan, ci95=(math.nan, math.nan))
+    values = np.array([[float(np.mean(side[problem])) for problem in shared] for side in (above, below)])
+    rng, ratios = np.random.default_rng(BOOTSTRAP_SEED), []
+    for _ in range(BOOTSTRAP_DRAWS // 100):
+        drawn = rng.integers(0, len(shared), size=(100, len(shared)))
+        top, bottom = values[0][drawn].mean(axis=1), values[1][drawn].mean(axis=1)
+        ratios.append(top / bottom)
+    low, high = np.percentile(np.concatenate(ratios), [2.5, 97.5])
+    return Ratio(value=float(values[0].mean() / values[1].mean()), ci95=(float(low), float(high)))
+
+
 def sign_test(better: int, worse: int) -> float:
     """The two-sided exact p-value that as uneven a split comes from a fair coin; ties are not counted. 1 for no pairs."""
     count = better + worse

@@ -1,13 +1,16 @@
 """Owns the numbers of one run (design.md names them), made from its records and its config. Knows no engines and no tables."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sgl_specreason import stats
-from sgl_specreason.records import begun_runs, read_trajectories
+from sgl_specreason.records import SWEEP, begun_runs, read_trajectories
+
+T = TypeVar("T")
 
 Record = dict[str, Any]
 CONDITIONS = ("prompts", "models", "versions", "gpu", "dataset_sha256", "dataset_origin", "commit")
@@ -50,7 +53,8 @@ def summarise(records: Sequence[Record], config: Record) -> dict[str, Any]:
     groups = by_problem(done)
     right = list(groups.values())
     latencies = [record["latency_s"] for record in done]
-    wall_s = max((record["elapsed_s"] for record in records), default=0.0)
+    # the time its trajectories had of the run's places: other methods run in between
+    wall_s = sum(record["latency_s"] for record in records) / settings["concurrency"]
     fewest = min(map(len, right), default=0)
 
     def total(key: str) -> int:
@@ -63,6 +67,7 @@ def summarise(records: Sequence[Record], config: Record) -> dict[str, Any]:
         "method": settings["method"],
         "pair": settings["pair"],
         "preset": settings["preset"],
+        "policy": settings["policy"],
         "samples": settings["samples"],
         "concurrency": settings["concurrency"],
         "budget_tokens": settings["policy"]["budget_tokens"],
@@ -82,12 +87,14 @@ def summarise(records: Sequence[Record], config: Record) -> dict[str, Any]:
         "drafts": total("drafts"),
         "judged_steps": total("judged"),
         "accepted_steps": total("accepted"),
+        "acceptance": stats.share(total("accepted"), total("drafts")),
         "offloaded_steps_share": stats.share(total("steps_by_small"), steps),
         "offloaded_tokens_share": stats.share(total("tokens_small_kept"), kept),
         "thinking_tokens_mean": stats.mean([record["thinking_tokens"] for record in done]),
         "tokens_base": total("tokens_base"),
         "tokens_small": total("tokens_small"),
         "tokens_discarded": total("tokens_discarded"),
+        "tokens_salvaged": sum(record.get("tokens_salvaged", 0) for record in done),
         "answer_tokens": total("answer_tokens"),
         "judge_requests": sum(request["purpose"] == "judge" for record in done for request in record["requests"]),
         "label_mass_mean": stats.mean(
@@ -107,33 +114,68 @@ def summarise(records: Sequence[Record], config: Record) -> dict[str, Any]:
 
 def by_problem(records: Sequence[Record]) -> dict[str, list[bool]]:
     """Whether each sample of each problem is right; failed trajectories left out."""
-    groups: dict[str, list[bool]] = {}
+    return _grouped(records, lambda record: bool(record["correct"]))
+
+
+def _grouped(records: Sequence[Record], value: Callable[[Record], T]) -> dict[str, list[T]]:
+    groups: dict[str, list[T]] = {}
     for record in records:
         if "error" not in record:
-            groups.setdefault(record["problem_id"], []).append(bool(record["correct"]))
+            groups.setdefault(record["problem_id"], []).append(value(record))
     return groups
 
 
 def _answers(records: Sequence[Record]) -> dict[str, list[tuple[str | None, bool]]]:
-    groups: dict[str, list[tuple[str | None, bool]]] = {}
-    for record in records:
-        groups.setdefault(record["problem_id"], []).append((record["answer"], bool(record["correct"])))
-    return groups
+    return _grouped(records, lambda record: (record["answer"], bool(record["correct"])))
 
 
-def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """The conditions that are not the same in all runs, each with its value in every run; empty when they compare."""
+def differing(runs: Sequence[Run], *, swept: Collection[str] = ()) -> dict[str, list[Any]]:
+    """The conditions that are not the same in all runs, each with its value in every run; empty when they compare.
+
+    `swept` names policy settings that were varied on purpose.
+    """
     configs = [run.config for run in runs]
     columns: dict[str, list[Any]] = {key: [c["settings"].get(key) for c in configs] for key in SHARED_SETTINGS}
-    columns |= {f"policy.{key}": [c["settings"]["policy"].get(key) for c in configs] for key in SHARED_POLICY}
+    shared = [key for key in SHARED_POLICY if key not in swept]
+    columns |= {f"policy.{key}": [c["settings"]["policy"].get(key) for c in configs] for key in shared}
     columns |= {key: [config.get(key) for config in configs] for key in SHARED_CONDITIONS}
     return {key: values for key, values in columns.items() if any(value != values[0] for value in values)}
 
 
-def against_base(runs: Sequence[Run]) -> list[stats.Paired | None]:
-    """Each run paired by problem with the first one of method base; None for that one, or where there is none."""
-    base = next((run for run in runs if run.method == "base"), None)
-    if base is None:
-        return [None] * len(runs)
-    theirs = by_problem(base.records)
-    return [None if run is base else stats.paired(by_problem(run.records), theirs) for run in runs]
+def swept(folder: Path) -> dict[str, list[Any]]:
+    """The settings that the sweep in `folder` varies; none where it is no sweep."""
+    file = folder / SWEEP
+    return dict(json.loads(file.read_text(encoding="utf-8"))["grid"]) if file.exists() else {}
+
+
+def knobs(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Of each run, the policy settings in which it is not like all the others of its method."""
+    found = []
+    for run in runs:
+        policies = [other.config["settings"]["policy"] for other in runs if other.method == run.method]
+        own = run.config["settings"]["policy"]
+        found.append({key: value for key, value in own.items() if any(p.get(key) != value for p in policies)})
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgainstBase:
+    """A run beside base on the same problems."""
+
+    accuracy: stats.Paired
+    speed_up: stats.Ratio
+
+
+def against_base(runs: Sequence[Run]) -> list[AgainstBase | None]:
+    """Each run paired by problem with the first one of method base under its conditions; None for that one, or without one."""
+    found: list[AgainstBase | None] = []
+    for run in runs:
+        bases = [other for other in runs if other.method == "base" and not differing([run, other])]
+        base = next(iter(bases or [other for other in runs if other.method == "base"]), None)
+        if base is None or run.method == "base":
+            found.append(None)
+            continue
+        latencies = [_grouped(each.records, lambda record: float(record["latency_s"])) for each in (base, run)]
+        accuracy = stats.paired(by_problem(run.records), by_problem(base.records))
+        found.append(AgainstBase(accuracy=accuracy, speed_up=stats.ratio_of_means(*latencies)))
+    return found

@@ -50,12 +50,14 @@ class FakeEngine:
     """A server whose /generate answers what `script(prompt, payload)` says.
 
     The script returns the text that the model would go on writing (stops, the token limit and "\\x03" as end of sequence
-    are applied here), log-probabilities for a `select`, or a Raw reply.
+    are applied here), log-probabilities for a `select`, or a Raw reply. `refusals` is how many requests for anything else it
+    refuses first.
     """
 
     def __init__(self, script: Script) -> None:
         self.script = script
         self.requests: list[Payload] = []
+        self.refusals = 0
         self.connections: set[socket.socket] = set()
         engine = self
 
@@ -76,7 +78,9 @@ class FakeEngine:
             def do_POST(self) -> None:
                 payload = json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)) or b"{}")
                 if self.path != "/generate":
-                    self._send(200, b"done")
+                    refused = engine.refusals > 0
+                    engine.refusals -= refused
+                    self._send(*((400, b"Flush cache failed.") if refused else (200, b"done")))
                     return
                 engine.requests.append(payload)
                 reply = engine.script(prompt_of(payload), payload)
@@ -117,6 +121,11 @@ def prompt_of(payload: Payload) -> str:
     return "".join(map(chr, payload["input_ids"]))
 
 
+def likely(token: int) -> float:
+    """The log-probability of a token: everybody finds "#" unlikely, and the rest quite likely."""
+    return -12.0 if token == ord("#") else -0.5
+
+
 def answer(reply: str | list[float], payload: Payload) -> Payload:
     """`reply` as SGLang would send it for this request."""
     params = payload["sampling_params"]
@@ -127,6 +136,9 @@ def answer(reply: str | list[float], payload: Payload) -> Payload:
         "finish_reason": {"type": "length", "length": 0},
         "e2e_latency": 0.001,
     }
+    if payload.get("logprob_start_len") is not None:
+        ids = payload["input_ids"][payload["logprob_start_len"] :]
+        meta["input_token_logprobs"] = [[None, ids[0], None], *([likely(token), token, None] for token in ids[1:])]
     if isinstance(reply, list):
         meta["output_token_ids_logprobs"] = [
             [[value, token, None] for value, token in zip(reply, payload["token_ids_logprob"], strict=True)]
@@ -147,4 +159,6 @@ def answer(reply: str | list[float], payload: Payload) -> Payload:
         if len(reply) < params["max_new_tokens"]:
             text, finish = text + "\x03", {"type": "stop", "matched": 3}
     meta |= {"completion_tokens": len(text), "finish_reason": finish}
+    if payload.get("return_logprob"):
+        meta["output_token_logprobs"] = [[likely(ord(char)), ord(char), None] for char in text]
     return {"text": text, "output_ids": [ord(char) for char in text], "meta_info": meta}

@@ -24,6 +24,8 @@ TEXTS = Texts(
     prompts={"base": "B:", "small": "S:"},
     judge_open=TURN,
     judge_closed=CLOSED_TURN,
+    binary_open="[YES OR NO]",
+    binary_closed="[YES OR NO, CLOSED]",
     close="Time is up.</think>\n\n",
     think_end="</think>",
 )
@@ -106,7 +108,7 @@ def test_first_n_steps_are_written_by_base_unasked(fake_engine: Start) -> None:
     pair = Pair(fake_engine, ["End.</think>"], [9], ["I.\n\n", "II.\n\n", "A"])
     t = pair.run(first_n=2)
     assert [kept.by for kept in t.kept] == ["base", "base", "small"]
-    assert t.kept[0].score is None
+    assert t.kept[0].judgement is None
     assert len(pair.asked["score"]) == 1
 
 
@@ -174,9 +176,122 @@ def test_a_baseline_obeys_the_budget(fake_engine: Start, method: Method) -> None
 
 def test_a_judge_that_does_not_know_digits_is_recorded_as_such(fake_engine: Start) -> None:
     pair = Pair(fake_engine, ["E</think>"], [digits(9, mass=0.02)], ["A"])
-    score = pair.run().kept[0].score
-    assert score is not None
-    assert score.label_mass == pytest.approx(0.02)
+    judgement = pair.run().kept[0].judgement
+    assert judgement is not None
+    assert judgement.label_mass == pytest.approx(0.02)
+
+
+def test_a_binary_judge_says_yes_or_no(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["One.\n\n", "Two.</think>"], [[-0.1, -2.4], [-2.4, -0.1]], ["Mine.</think>", "A"])
+    t = pair.run(judge="binary", score_rule="p_yes", threshold=0.5)
+    assert [kept.by for kept in t.kept] == ["small", "base"]
+    assert pair.asked["score"] == ["B:One.\n\n[YES OR NO]", "B:One.\n\nTwo.</think>[YES OR NO, CLOSED]"]
+    assert t.record()["steps"][0]["p_yes"] == pytest.approx(0.909, abs=1e-3)
+
+
+def test_a_likelihood_judge_needs_no_turn_and_looks_at_the_steps_tokens(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["One.\n\n", "T#o.</think>"], [""], ["Two.</think>", "A"])
+    t = pair.run(judge="likelihood", score_rule="min", threshold=-7)
+    assert [kept.by for kept in t.kept] == ["small", "base"]
+    assert pair.asked["score"] == ["B:One.\n\n", "B:One.\n\nT#o.</think>"]
+    steps = t.record()["steps"]
+    assert (steps[0]["logprob_min"], steps[0]["logprob_mean"]) == (-0.5, -0.5)
+    assert steps[1]["logprob_min"] == -12
+    assert [request["logprob_start_len"] for request in pair.base.requests[:2]] == [1, 7]
+
+
+def test_both_judges_are_asked_in_one_request(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["O#e.\n\n", "Two.</think>"], [9], ["Mine.", "A"])
+    t = pair.run(judge="score+likelihood")
+    assert [kept.by for kept in t.kept] == ["small", "small"]
+    assert len(pair.asked["score"]) == 2
+    assert t.record()["steps"][0]["logprob_min"] == -12
+    again = Pair(fake_engine, ["O#e.\n\n", "Two.</think>"], [9], ["Mine.\n\n", "A"])
+    by_likelihood = again.run(judge="score+likelihood", score_rule="min", threshold=-7)
+    assert [kept.by for kept in by_likelihood.kept] == ["base", "small"]
+
+
+def test_salvage_keeps_a_draft_up_to_the_first_unlikely_token(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["So 1+1 = #.\n\n", "End.</think>"], [1, 9], ["2.\n\n", "A"])
+    t = pair.run(salvage=True)
+    assert thought(t) == "So 1+1 = 2.\n\nEnd.</think>"
+    assert pair.asked["write"][0] == "B:So 1+1 = "
+    record = t.record()
+    assert (record["tokens_salvaged"], record["tokens_discarded"]) == (9, 4)
+    assert (record["tokens_base"], record["tokens_small_kept"]) == (4, 9 + len("End.</think>"))
+    assert record["tokens_base"] + record["tokens_small_kept"] == record["thinking_tokens"]
+    assert record["steps"][0]["salvaged"] == 9
+
+
+@pytest.mark.parametrize("draft", ["#.\n\n", "All likely.\n\n"])
+def test_salvage_keeps_nothing_without_a_likely_beginning_or_an_unlikely_token(fake_engine: Start, draft: str) -> None:
+    pair = Pair(fake_engine, [draft, "End.</think>"], [1, 9], ["Mine.\n\n", "A"])
+    t = pair.run(salvage=True)
+    assert thought(t) == "Mine.\n\nEnd.</think>"
+    assert t.record()["tokens_salvaged"] == 0
+
+
+def test_of_several_drafts_the_best_one_counts(fake_engine: Start) -> None:
+    """Drafts are told apart by the seed of their request, since nothing else differs."""
+    texts = ["A bad one.\n\n", "A good one.\n\n", "So so.\n\n"]
+    scores = {"A bad": 1, "A goo": 9, "So so": 5}
+    seeds: list[int] = []
+
+    def drafts(prompt: str, payload: Payload) -> str:
+        if "good" in prompt:
+            return "End.</think>"
+        seeds.append(payload["sampling_params"]["sampling_seed"])
+        return texts[(seeds[-1] - 7) // 1_000_003 % 3]
+
+    def base(prompt: str, payload: Payload) -> Any:
+        if payload["sampling_params"]["max_new_tokens"]:
+            return "A"
+        step = prompt.removeprefix("B:").removeprefix(texts[1])
+        return digits(scores.get(step[:5], 9))
+
+    pair = Pair(fake_engine, [""], [9], ["A"])
+    pair.small.script, pair.base.script = drafts, base
+    t = pair.run(drafts=3, temperature=0.6)
+    assert sorted(seeds) == [7, 7 + 1_000_003, 7 + 2_000_006]
+    assert thought(t) == "A good one.\n\nEnd.</think>"
+    first, _ = t.record()["steps"]
+    assert [other["score"] for other in first["others"]] == [5, 1]
+    assert t.record()["tokens_discarded"] == len(texts[0]) + len(texts[2]) + 2 * len("End.</think>")
+
+
+def test_a_coin_decides_in_the_judges_place_and_is_the_same_again(fake_engine: Start) -> None:
+    def decisions() -> list[bool | None]:
+        pair = Pair(fake_engine, ["Step.\n\n"], [1], ["Mine.\n\n"])
+        t = pair.run("random", gate="random", gate_p=0.6, budget_tokens=400)
+        assert all(kept.judgement is not None for kept in t.kept)
+        return [kept.accepted for kept in t.kept]
+
+    first = decisions()
+    assert first == decisions()
+    assert 0.4 < sum(map(bool, first)) / len(first) < 0.8
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_a_control_without_its_record_does_not_ask_the_judge(fake_engine: Start, record: bool) -> None:
+    pair = Pair(fake_engine, ["One.\n\n", "Two.</think>"], [0], ["A"])
+    t = pair.run("always", gate="always", judge_record=record)
+    assert [kept.by for kept in t.kept] == ["small", "small"]
+    assert len(pair.asked["score"]) == 2 * record
+    assert t.record()["accepted"] == 2
+
+
+def test_never_is_base_step_by_step(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["One.\n\n"], [9], ["Mine.\n\n", "End.</think>", "A"])
+    assert [kept.by for kept in pair.run(gate="never").kept] == ["base", "base"]
+
+
+def test_what_small_is_sure_of_is_kept_unasked(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["Sure.\n\n", "No#####.\n\n", "End.</think>"], [1], ["Mine.\n\n", "A"])
+    t = pair.run(gate="confident", gate_p=0.5)
+    assert [kept.by for kept in t.kept] == ["small", "base", "small"]
+    record = t.record()
+    assert (record["drafts"], record["judged"], record["accepted"]) == (3, 1, 2)
+    assert record["steps"][0]["confidence"] == pytest.approx(0.6065, abs=1e-3)
 
 
 FAILURES = {
@@ -276,3 +391,11 @@ def test_any_output_ends_within_the_budget_and_adds_up(
     assert all(kept.step.text.count("</think>") <= 1 for kept in t.kept)
     assert [k for k in t.kept[:-1] if k.step.ends_thought] == []
     assert len(pair.asked["score"]) == record["judged"]
+
+
+def test_a_server_that_is_busy_for_a_moment_is_flushed_all_the_same(fake_engine: Start) -> None:
+    """As SGLang is just after an answer: it refuses while the request still counts as running."""
+    engine = fake_engine(lambda prompt, payload: "")
+    engine.refusals = 3
+    Endpoint(engine.url, role="base", tokenizer=CharTokenizer()).flush_cache()
+    assert engine.refusals == 0

@@ -63,8 +63,9 @@ class Servers:
     def trajectory(self, number: int, **policy: Any) -> Trajectory:
         problem = problems("test", 40)[number]
         row = Row(id=str(number), problem=problem.text, answer=problem.answer)
-        trajectory = self.plan.trajectory(row, 0, self.chats)
-        trajectory.policy = replace(self.plan.policy, **policy)
+        variant = next(variant for variant in self.plan.variants if variant.method == "specreason")
+        trajectory = self.plan.trajectory(variant, row, 0, self.chats)
+        trajectory.policy = replace(variant.policy, **policy)
         return trajectory
 
 
@@ -75,9 +76,9 @@ class Watched(Endpoint):
         self.sent: list[tuple[str, list[int]]] = []
         super().__init__(*args, **kwargs)
 
-    def _generate(self, kind: Any, data: dict[str, Any]) -> Any:
-        self.sent.append((kind, data["input_ids"]))
-        return super()._generate(kind, data)
+    def _generate(self, kind: Any, s: Any, data: dict[str, Any]) -> Any:
+        self.sent.append((kind, self.ids(s.text_)))
+        return super()._generate(kind, s, data)
 
 
 @pytest.fixture(scope="module")

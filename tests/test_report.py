@@ -46,7 +46,6 @@ def record(problem: int, *, correct: bool, sample: int = 0, **more: Any) -> dict
         "grader": "integer",
         "truncated": False,
         "latency_s": 1.0 + problem,
-        "elapsed_s": 2.0 * problem + 2,
         "steps": [],
         "requests": [],
         **dict.fromkeys(counts.split(), 10),
@@ -98,7 +97,7 @@ def test_a_run_is_shown_and_its_summary_written(pair: tuple[Path, Path]) -> None
     summary = json.loads((pair[0] / "summary.json").read_text())
     assert (summary["accuracy"], summary["n"], summary["partial"]) == (0.5, 4, False)
     assert summary["latency_p50_s"] == 2.5
-    assert summary["wall_s"] == 8.0
+    assert summary["wall_s"] == 10.0
     assert "| specreason" in (pair[0] / "summary.md").read_text()
 
 
@@ -111,8 +110,9 @@ def test_runs_are_paired_by_problem_with_base(pair: tuple[Path, Path]) -> None:
 def test_json_has_one_object_per_run(pair: tuple[Path, Path]) -> None:
     spec, base = (json.loads(line) for line in invoke("--json", *pair).stdout.splitlines())
     assert (spec["method"], base["method"]) == ("specreason", "base")
-    assert spec["vs_base"]["difference"] == -0.25
+    assert spec["vs_base"]["accuracy"]["difference"] == -0.25
     assert base["vs_base"] is None
+    assert spec["vs_base"]["speed_up"] == {"value": 1.0, "ci95": [1.0, 1.0]}
     assert spec["conditions"]["versions"] == {"sglang": "0.5.23"}
 
 
@@ -161,7 +161,7 @@ def test_several_samples_show_pass_and_majority(tmp_path: Path) -> None:
 
 
 def test_failed_and_missing_trajectories_make_it_partial(tmp_path: Path) -> None:
-    failed = {"problem_id": "p9", "sample": 0, "error": "base: gone", "elapsed_s": 20.0}
+    failed = {"problem_id": "p9", "sample": 0, "error": "base: gone", "latency_s": 20.0}
     folder = run_folder(tmp_path / "run", [*answers(True, True), failed])
     assert "specreason (partial)" in invoke(folder).stdout
     summary = json.loads((folder / "summary.json").read_text())
@@ -184,8 +184,32 @@ def test_a_folder_of_several_methods_is_its_runs(tmp_path: Path) -> None:
     runs = written(tmp_path / "top")
     group = json.loads((tmp_path / "top" / "summary.json").read_text())
     assert set(group["methods"]) == {"specreason", "base"}
-    assert group["methods"]["specreason"]["vs_base"]["difference"] == -0.25
+    assert group["methods"]["specreason"]["vs_base"]["accuracy"]["difference"] == -0.25
     assert [pairing is None for pairing in against_base(runs)] == [False, True]
+
+
+def test_runs_of_one_method_are_told_apart_by_their_knobs(tmp_path: Path) -> None:
+    for threshold in (3, 7):
+        policy = settings()["policy"] | {"threshold": threshold}
+        run_folder(tmp_path / "top" / f"t{threshold}", answers(True, True, True, True), policy=policy)
+    done = invoke(tmp_path / "top")
+    assert "specreason threshold=3" in done.stdout
+    assert "specreason threshold=7" in done.stdout
+
+
+def test_a_sweep_over_a_condition_pairs_each_run_with_the_base_of_its_own(tmp_path: Path) -> None:
+    for budget, right in ((100, False), (200, True)):
+        policy = settings()["policy"] | {"budget_tokens": budget}
+        for method in ("base", "specreason"):
+            path = tmp_path / "top" / f"{method}{budget}"
+            run_folder(path, answers(True, True, True, right), method=method, policy=policy)
+    refused = invoke(tmp_path / "top")
+    assert (refused.exit_code, "policy.budget_tokens" in refused.stderr) == (2, True)
+    write_json(tmp_path / "top" / "sweep.json", {"name": "budget", "grid": {"budget_tokens": [100, 200]}})
+    done = invoke("--json", tmp_path / "top")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    pairings = [run["vs_base"]["accuracy"]["difference"] for run in found if run["method"] == "specreason"]
+    assert pairings == [0, 0]
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"settings": 1}'])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgl_specreason.policy import Policy
-from sgl_specreason.score import DIGITS, Score
+from sgl_specreason.score import DIGITS, RANGES, Binary, Judgement, Likelihood, Score
 
 LOGPROBS = st.lists(st.floats(-60, -2.4), min_size=10, max_size=10)
 
@@ -32,8 +32,9 @@ def test_p_ge_falls_as_the_threshold_rises(logprobs: list[float], threshold: int
 def test_a_higher_threshold_never_accepts_more(logprobs: list[float], rule: str, a: float, b: float) -> None:
     score = Score.from_logprobs(logprobs)
     low, high = sorted((a, b))
-    strict = Policy(threshold=high, score_rule=rule).accepts(score)  # type: ignore[arg-type]
-    assert not strict or Policy(threshold=low, score_rule=rule).accepts(score)  # type: ignore[arg-type]
+    judged = Judgement(score=score)
+    strict = Policy(threshold=high, score_rule=rule).accepts(judged)  # type: ignore[arg-type]
+    assert not strict or Policy(threshold=low, score_rule=rule).accepts(judged)  # type: ignore[arg-type]
 
 
 def test_no_mass_on_digits_is_a_score_without_meaning_and_not_an_error() -> None:
@@ -50,3 +51,26 @@ def test_a_tie_goes_to_the_lower_digit() -> None:
 def test_other_lengths_and_nan_are_refused(bad: list[float]) -> None:
     with pytest.raises(ValueError, match="ten log-probabilities"):
         Score.from_logprobs(bad)
+
+
+def test_a_yes_or_no_is_a_share_of_the_two() -> None:
+    judged = Judgement(binary=Binary.from_logprobs([math.log(0.6), math.log(0.2)]))
+    assert judged.value("p_yes", 0.5) == pytest.approx(0.75)
+    assert judged.label_mass == pytest.approx(0.8)
+    assert Binary.from_logprobs([-math.inf, -math.inf]) == Binary(p_yes=0.0, label_mass=0.0)
+
+
+def test_a_likelihood_has_a_mean_a_least_and_a_beginning() -> None:
+    found = Likelihood(logprobs=(-1.0, -2.0, -12.0, -1.0))
+    judged = Judgement(likelihood=found)
+    assert (judged.value("mean", 0), judged.value("min", 0), judged.label_mass) == (-4, -12, None)
+    assert [found.likely_tokens(floor) for floor in (-0.5, -1.5, -7, -20)] == [0, 1, 2, 4]
+
+
+def test_a_rule_needs_what_it_reads() -> None:
+    with pytest.raises(ValueError, match="no greedy"):
+        Judgement(likelihood=Likelihood(logprobs=())).value("greedy", 7)
+
+
+def test_every_rule_has_a_range_with_its_default() -> None:
+    assert all(span.low <= span.default <= span.high for span in RANGES.values())

@@ -112,3 +112,23 @@ def test_the_paired_interval_covers_the_truth_as_often_as_it_says(monkeypatch: p
         low, high = stats.paired(ours, theirs).ci95
         covered += low <= truth <= high
     assert 0.91 * 300 <= covered <= 0.98 * 300
+
+
+def test_a_ratio_of_means_is_paired_by_problem() -> None:
+    slow = {f"p{number}": [2.0 + number % 3, 3.0] for number in range(60)}
+    fast = {problem: [value / 2 for value in values] for problem, values in slow.items()} | {"only here": [99.0]}
+    found = stats.ratio_of_means(slow, fast)
+    assert found.value == pytest.approx(2)
+    assert found.ci95 == pytest.approx((2, 2))
+    assert math.isnan(stats.ratio_of_means({}, fast).value)
+
+
+def test_the_interval_of_a_ratio_holds_the_true_one_as_often_as_it_says() -> None:
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(100):
+        hard = rng.gamma(4, 1, 60)
+        above = {str(at): [float(x)] for at, x in enumerate(1.5 * hard * rng.gamma(20, 0.05, 60))}
+        below = {str(at): [float(x)] for at, x in enumerate(hard * rng.gamma(20, 0.05, 60))}
+        low, high = stats.ratio_of_means(above, below).ci95
+        held += low <= 1.5 <= high
+    assert held >= 87
