@@ -186,22 +186,52 @@ def written(folder: Path) -> list[Run]:
 @click.option("--rescore", is_flag=True, help="Grade the stored answers again first, and write what changed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per run, a line each.")
 @click.option("--markdown", is_flag=True, help="The table as Markdown.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the Markdown table there, too.")
-def main(runs: tuple[Path, ...], force: bool, rescore: bool, as_json: bool, markdown: bool, out: Path | None) -> None:
+@click.option("--calibrate", is_flag=True, help="What the judge's answers are worth, and a threshold for --risk.")
+@click.option(
+    "--risk",
+    type=click.FloatRange(0, 100, min_open=True, max_open=True),
+    default=1.0,
+    show_default=True,
+    help="With --calibrate: points below base that are acceptable.",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(50, 100, max_open=True),
+    default=95.0,
+    show_default=True,
+    help="With --calibrate: how sure to be of that, %.",
+)
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the Markdown there, too.")
+def main(runs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
     """Prints the table of one run, or compares several, paired by problem; writes each run's summary anew.
 
     A folder with several methods counts as its runs. Needs no engine.
     """
     try:
-        click.echo(_report(runs, force=force, rescore=rescore, as_json=as_json, markdown=markdown, out=out), nl=False)
+        text, markdown = _report(runs, **options)
+        if out is not None:
+            try:
+                out.write_text(markdown, encoding="utf-8")
+            except OSError as error:
+                raise UsageError(f"--out {out}: cannot be written: {error.strerror}") from None
+        click.echo(text, nl=False)
     except SpecReasonError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
 
 
 def _report(
-    folders: Sequence[Path], *, force: bool, rescore: bool, as_json: bool, markdown: bool, out: Path | None
-) -> str:
+    folders: Sequence[Path],
+    *,
+    force: bool,
+    rescore: bool,
+    as_json: bool,
+    markdown: bool,
+    calibrate: bool,
+    risk: float,
+    confidence: float,
+) -> tuple[str, str]:
+    """What is asked for, as it is printed and as Markdown."""
     found = [run for folder in folders for run in load_runs(folder)]
     varied = swept(folders[0]) if len(folders) == 1 else {}
     if (differ := differing(found, swept=varied)) and not force:
@@ -212,17 +242,19 @@ def _report(
         for run in found:
             click.echo(rescored(run.path, run.config), err=True)
     runs = [run for folder in folders for run in written(folder)]
-    if out is not None:
-        try:
-            out.write_text(show(runs, markdown=True), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"--out {out}: cannot be written: {error.strerror}") from None
+    if calibrate:
+        from sgl_specreason.calibrate import calibration
+
+        text = calibration(runs, risk=risk / 100, confidence=confidence / 100)
+        return text, text
+    table = show(runs, markdown=True)
     if as_json:
-        return "".join(
+        lines = [
             json.dumps(strict(run.summary | {"run": str(run.path), "vs_base": pairing and asdict(pairing)})) + "\n"
             for run, pairing in zip(runs, against_base(runs), strict=True)
-        )
-    return show(runs, markdown=markdown)
+        ]
+        return "".join(lines), table
+    return table if markdown else show(runs), table
 
 
 if __name__ == "__main__":

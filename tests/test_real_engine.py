@@ -106,7 +106,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     assert alive == []
 
 
-@pytest.mark.parametrize("method", ["specreason", "base", "small"])
+@pytest.mark.parametrize("method", ["specreason", "base", "small", "always"])
 def test_every_method_solves_an_easy_problem_or_says_why_not(served: Servers, method: Method) -> None:
     trajectory = served.trajectory(0)
     run_trajectory(method, trajectory, served.endpoints())  # type: ignore[arg-type]
@@ -138,7 +138,7 @@ def test_every_prompt_extends_an_earlier_one_and_is_cached_up_to_the_last_step(
     accounts = iter([call.account for call in trajectory.calls if call.purpose == "judge"])
     base_prompt = trajectory.texts.prompts["base"]
     for number, kept in enumerate(trajectory.kept):
-        if kept.score is None:
+        if kept.judgement is None:
             continue
         ids, account = next(judged), next(accounts)
         context = endpoints["base"].ids(base_prompt + contexts[number])
@@ -165,7 +165,7 @@ def test_the_judges_distribution_is_the_models_own(served: Servers) -> None:
     model = AutoModelForCausalLM.from_pretrained(served.plan.models["base"], dtype=torch.float32).eval()
     judged = [ids for kind, ids in endpoints["base"].sent if kind == "select"]
     digits = [endpoints["base"].ids(digit)[0] for digit in DIGITS]
-    scores = [kept.score for kept in trajectory.kept if kept.score]
+    scores = [kept.judgement.score for kept in trajectory.kept if kept.judgement and kept.judgement.score]
     assert len(judged) == len(scores) > 3
     for ids, score in zip(judged, scores, strict=True):
         with torch.no_grad():
@@ -173,6 +173,68 @@ def test_the_judges_distribution_is_the_models_own(served: Servers) -> None:
         served_digits = [p * score.label_mass for p in score.probabilities]
         assert served_digits == pytest.approx(forced.tolist(), abs=1e-2)
         assert score.label_mass > 0.9
+
+
+@pytest.mark.parametrize("judge", ["likelihood", "score+likelihood", "binary"])
+def test_a_steps_likelihood_is_the_models_own_and_the_context_stays_cached(served: Servers, judge: Any) -> None:
+    """Each token's log-probability within 0.02 of transformers' in float32; all but the last token before the step is cached."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    rule, threshold = {"binary": ("p_yes", 0.0), "likelihood": ("min", -100.0)}.get(judge, ("greedy", 0.0))
+    trajectory = served.trajectory(2, judge=judge, score_rule=rule, threshold=threshold)
+    endpoints = served.endpoints()
+    endpoints["base"].flush_cache()
+    run_trajectory("specreason", trajectory, endpoints)  # type: ignore[arg-type]
+    base, context = endpoints["base"], trajectory.texts.prompts["base"]
+    model = AutoModelForCausalLM.from_pretrained(served.plan.models["base"], dtype=torch.float32).eval()
+    accounts = [call.account for call in trajectory.calls if call.purpose == "judge"]
+    assert len(accounts) == len(trajectory.kept) > 3
+    for number, (kept, account) in enumerate(zip(trajectory.kept, accounts, strict=True)):
+        assert kept.judgement is not None
+        before, ids = base.ids(context), base.ids(context + kept.step.text)
+        context += kept.step.text
+        if number > 1:
+            last = len(base.ids(trajectory.kept[number - 1].step.text))
+            assert account.cached_tokens >= len(before) - last - 1
+        if judge == "binary":
+            assert kept.judgement.binary is not None
+            continue
+        with torch.no_grad():
+            rows = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        forced = [float(rows[at - 1, ids[at]]) for at in range(len(before), len(ids))]
+        assert kept.judgement.likelihood is not None
+        assert list(kept.judgement.likelihood.logprobs) == pytest.approx(forced, abs=0.02)
+        assert kept.judgement.likelihood.ends[-1] == len(kept.step.text)
+
+
+def test_salvage_mends_a_step_on_the_real_engine(served: Servers) -> None:
+    """Of a wrong draft, the beginning that base agrees with stays, and base writes the rest."""
+    salvaged, tokens = [], 0
+    for number in range(8):
+        trajectory = served.trajectory(number, salvage=True)
+        run_trajectory("specreason", trajectory, served.endpoints())  # type: ignore[arg-type]
+        record = trajectory.record()
+        tokens += record["tokens_salvaged"]
+        salvaged += [kept for kept in trajectory.kept if kept.salvaged]
+        assert record["tokens_base"] + record["tokens_small_kept"] == record["thinking_tokens"]
+    assert tokens > 0
+    for kept in salvaged:
+        assert kept.draft is not None
+        assert kept.step.text != kept.draft.text
+        assert kept.step.text[:2] == kept.draft.text[:2]
+
+
+def test_methods_share_no_cache(served: Servers) -> None:
+    """Or the second one on a problem would run on what the first one computed."""
+    counts = []
+    for key in ("one", "two", "two"):
+        trajectory = served.trajectory(9)
+        trajectory.cache_key = key
+        run_trajectory("base", trajectory, served.endpoints())  # type: ignore[arg-type]
+        counts.append(trajectory.calls[0].account.cached_tokens)
+    assert counts[:2] == [0, 0]
+    assert counts[2] > 50
 
 
 def test_the_same_trajectory_twice_is_the_same_and_cached(served: Servers) -> None:

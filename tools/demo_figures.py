@@ -12,48 +12,28 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sgl_specreason.demo.problems import problems
-from sgl_specreason.records import read_trajectories
-
-
-def judged_drafts(run: Path) -> list[tuple[float, int, bool]]:
-    """Expected score, greedy score and truth of every judged draft of a SpecReason run."""
-    chains = {f"demo-{number:03d}": problem for number, problem in enumerate(problems("test", 200), 1)}
-    found = []
-    for record in read_trajectories(run):
-        before: list[str] = []
-        for step in record["steps"]:
-            if "digits" in step:
-                text = step["draft"]["text"] if "draft" in step else step["text"]
-                right = chains[record["problem_id"]].step_is_right(before, text)
-                digits = step["digits"]
-                found.append((sum(i * p for i, p in enumerate(digits)), digits.index(max(digits)), right))
-            before.append(step["text"])
-    return found
-
-
-def auroc(scores: list[float], right: list[bool]) -> float:
-    """The probability that a right step scores above a wrong one, ties as half."""
-    good = [score for score, is_right in zip(scores, right, strict=True) if is_right]
-    bad = [score for score, is_right in zip(scores, right, strict=True) if not is_right]
-    wins = sum((g > b) + (g == b) / 2 for g in good for b in bad)
-    return wins / (len(good) * len(bad))
+from sgl_specreason.calibrate import auroc, judged_drafts
+from sgl_specreason.summary import load_runs
 
 
 def figures(folder: Path) -> dict[str, Any]:
     """Everything that is to be shown about the pair."""
     summaries = json.loads((folder / "summary.json").read_text())["methods"]
-    run = next(path for path in folder.iterdir() if path.name.startswith("demo-specreason-"))
-    expected, greedy, right = map(list, zip(*judged_drafts(run), strict=True))
+    drafts = judged_drafts(next(run for run in load_runs(folder) if run.method == "specreason"))
+
+    def by_signal(name: str) -> float:
+        values = [(draft.step_right, draft.signal(name) or 0.0) for draft in drafts]
+        return auroc([value for right, value in values if right], [value for right, value in values if not right])
+
     spec, base = summaries["specreason"], summaries["base"]
     return {
         "problems": spec["n"],
         "accuracy": {name: summary["accuracy"] for name, summary in summaries.items()},
-        "judge_auroc_expected": round(auroc(expected, right), 4),
-        "judge_auroc_greedy": round(auroc(greedy, right), 4),
-        "drafts_judged": len(right),
-        "drafts_right_share": round(sum(right) / len(right), 4),
-        "digits_used": dict(sorted(Counter(greedy).items())),
+        "judge_auroc_expected": round(by_signal("expected"), 4),
+        "judge_auroc_greedy": round(by_signal("greedy"), 4),
+        "drafts_judged": len(drafts),
+        "drafts_right_share": round(sum(bool(draft.step_right) for draft in drafts) / len(drafts), 4),
+        "digits_used": dict(sorted(Counter(int(draft.signal("greedy") or 0) for draft in drafts).items())),
         "offloaded_steps_share": spec["offloaded_steps_share"],
         "label_mass_mean": spec["label_mass_mean"],
         "wall_s": {name: round(summary["wall_s"], 1) for name, summary in summaries.items()},
