@@ -147,7 +147,7 @@ class Tested:
     certified: bool
 
 
-def tested(runs: Sequence[tuple[Run, Run]], *, risk: float, confidence: float) -> list[Tested]:
+def certify(runs: Sequence[tuple[Run, Run]], *, risk: float, confidence: float) -> list[Tested]:
     """Thresholds from the highest down, each run beside its base; certified until the first one fails.
 
     Testing in an order that was fixed before keeps the chance of any false certificate at 1 - `confidence` (fixed sequence
@@ -163,7 +163,9 @@ def tested(runs: Sequence[tuple[Run, Run]], *, risk: float, confidence: float) -
         found.append(
             Tested(
                 threshold=_threshold(run),
-                acceptance=run.summary["acceptance"],
+                acceptance=stats.share(
+                    *(sum(r[key] for r in run.records if "error" not in r) for key in ("accepted", "drafts"))
+                ),
                 loss=stats.mean(losses),
                 p_value=p_value,
                 certified=still,
@@ -219,7 +221,7 @@ def _digits(drafts: list[Judged]) -> Iterator[str]:
     shares = [counts[digit] / len(drafts) for digit in range(10)]
     own = np.mean([entropy_bits(draft.said["digits"]) for draft in drafts])
     used, spread = sum(share >= 0.01 for share in shares), f"{entropy_bits(shares):.2f} of {math.log2(10):.2f} bits"
-    yield f"Greedy digits use {used} of ten (1 % or more each), entropy {spread}; one judgement's own has {own:.2f} bits on average."
+    yield f"Greedy digits: {used} of ten used (1 % or more each), entropy {spread}; one judgement's own is {own:.2f} on average."
     yield ""
     yield "| greedy digit | drafts | step right % | trajectory right % |"
     yield "|--:|--:|--:|--:|"
@@ -272,7 +274,7 @@ def _recommendations(runs: Sequence[Run], *, risk: float, confidence: float) -> 
     for pairs in groups.values():
         policy = pairs[0][0].config["settings"]["policy"]
         rule: ScoreRule = policy["score_rule"]
-        found = tested(pairs, risk=risk, confidence=confidence)
+        found = certify(pairs, risk=risk, confidence=confidence)
         span = f"{RANGES[rule].low:g} to {RANGES[rule].high:g}"
         yield f"Judge {policy['judge']}, rule {rule} ({span}), {pairs[0][0].summary['n']} problems:"
         yield ""
