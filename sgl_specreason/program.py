@@ -75,8 +75,7 @@ def speculate(s: ProgramState, small: ProgramState, t: Trajectory) -> list[Judge
         return [one(0)]
     with ThreadPoolExecutor(count) as pool:
         judged = list(pool.map(one, range(count)))
-    values = {id(draft): t.policy.value(judgement) for draft, judgement in judged}
-    return sorted(judged, key=lambda pair: -values[id(pair[0])])
+    return sorted(judged, key=lambda pair: t.policy.value(pair[1]), reverse=True)
 
 
 def write_step(s: ProgramState, t: Trajectory, purpose: str, *, begun: Step | None = None, number: int = 0) -> Step:
@@ -138,7 +137,8 @@ def salvage(draft: Step, judgement: Judgement | None, t: Trajectory) -> Step | N
     text = draft.text[: max(likelihood.ends[count - 1], 0)] if count else ""
     if not text.strip() or count == len(likelihood.logprobs):
         return None
-    return Step(text=text, tokens=count, ending="cap")
+    # base's tokens of a text may be more than small's
+    return Step(text=text, tokens=min(count, draft.tokens), ending="cap")
 
 
 def think_alone(s: ProgramState, t: Trajectory, author: Author) -> None:

@@ -86,6 +86,7 @@ def summarise(records: Sequence[Record], config: Record) -> dict[str, Any]:
         "steps": steps,
         "drafts": total("drafts"),
         "judged_steps": total("judged"),
+        "unjudged_drafts": total("drafts") - total("judged"),
         "accepted_steps": total("accepted"),
         "acceptance": stats.share(total("accepted"), total("drafts")),
         "offloaded_steps_share": stats.share(total("steps_by_small"), steps),
