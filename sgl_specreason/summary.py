@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sgl_specreason import stats
+from sgl_specreason.policy import METHODS
 from sgl_specreason.records import SWEEP, begun_runs, read_trajectories
 
 T = TypeVar("T")
@@ -38,9 +39,11 @@ class Run:
 
 
 def load_runs(folder: Path) -> list[Run]:
-    """The run that `folder` is, or the runs of several methods that it holds. Raises RecordError."""
+    """The run that `folder` is, or the runs that it holds, in the order of METHODS. Raises RecordError."""
     found = begun_runs(folder).items()
-    return [Run(path=path, config=config, records=read_trajectories(path)) for path, config in found]
+    runs = [Run(path=path, config=config, records=read_trajectories(path)) for path, config in found]
+    order = [str(method) for method in METHODS]
+    return sorted(runs, key=lambda run: order.index(run.method) if run.method in order else len(order))
 
 
 def summarise(records: Sequence[Record], config: Record) -> dict[str, Any]:

@@ -1,0 +1,116 @@
+"""Owns what every figure here shares: run folders in, one style, the conditions under it, SVG and PNG out."""
+
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from sgl_specreason.errors import SpecReasonError, UsageError
+from sgl_specreason.summary import Run, differing, load_runs, swept
+
+plt.style.use(Path(__file__).with_name("specreason.mplstyle"))
+
+# Methods have one colour and one mark in every figure; what has neither takes the next of the cycle.
+COLOURS = {
+    "base": "#000000",
+    "small": "#E69F00",
+    "specreason": "#0072B2",
+    "random": "#D55E00",
+    "always": "#CC79A7",
+}
+MARKS = {"base": "s", "small": "^", "specreason": "o", "random": "X", "always": "D"}
+PARTS = {
+    "draft": "#E69F00",
+    "judge": "#56B4E9",
+    "regenerate": "#000000",
+    "think": "#009E73",
+    "answer": "#CC79A7",
+    "waiting": "#BBBBBB",
+}
+
+
+def read(folders: Iterable[Path], *, force: bool = False) -> list[Run]:
+    """The runs of these folders. Raises UsageError, naming the keys, where their conditions differ and `force` is not given."""
+    folders = list(folders)
+    runs = [run for folder in folders for run in load_runs(folder)]
+    varied = swept(folders[0]) if len(folders) == 1 else {}
+    if not force and (differ := differing(runs, swept=varied)):
+        raise UsageError(
+            f"these runs do not belong on one figure: {', '.join(differ)} differ; --force draws them all the same"
+        )
+    return runs
+
+
+def conditions(runs: Sequence[Run]) -> str:
+    """What a figure must not be without: problems, samples, concurrency, budget, truncation, models, GPU, versions."""
+    first = runs[0].summary
+    about = first["conditions"]
+    budgets = sorted({run.summary["budget_tokens"] for run in runs})
+    truncated = max(run.summary["truncated_share"] for run in runs)
+    failed = sum(run.summary["failed"] for run in runs)
+    words = [
+        f"{first['bench']}, {first['n']} problems x {first['samples']}, pair {first['pair']}, concurrency {first['concurrency']}",
+        f"budget {'/'.join(map(str, budgets))}, truncated at most {100 * truncated:.1f} %",
+        f"GPU {about['gpu']}, sglang {about['versions']['sglang']}",
+        f"judge prompt {about['prompts']['judge'][:8]}",
+    ]
+    if failed:
+        words.append(f"{failed} failed")
+    if any(run.summary["partial"] for run in runs):
+        words.append("partial")
+    return "; ".join(words)
+
+
+def caption(figure: Figure, runs: Sequence[Run], *more: str) -> None:
+    """The conditions under the figure, at 7 pt."""
+    width = max(40, int(figure.get_figwidth() * 20))
+    text = "\n".join(textwrap.wrap("; ".join([conditions(runs), *more]) + ".", width))
+    figure.supxlabel(text, fontsize=7, color="#444444", x=0.02, ha="left")
+
+
+def save(figure: Figure, out: Path) -> list[Path]:
+    """Writes `out` as SVG and as PNG. Raises UsageError if it cannot."""
+    files = [out.with_suffix(".svg"), out.with_suffix(".png")]
+    try:
+        for file in files:
+            figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+    except OSError as error:
+        raise UsageError(f"-o {out}: cannot be written: {error.strerror}") from None
+    plt.close(figure)
+    return files
+
+
+def options(command: Callable[..., None]) -> Callable[..., None]:
+    """What every script takes: RUN..., -o and --force."""
+    for option in (
+        click.option("--force", is_flag=True, help="Draw runs of different conditions together."),
+        click.option(
+            "-o",
+            "--out",
+            type=click.Path(path_type=Path),
+            required=True,
+            metavar="FILE",
+            help="Its .svg and .png are written.",
+        ),
+        click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN..."),
+    ):
+        command = option(command)
+    return command
+
+
+def draw(figure: Callable[..., Figure], runs: Sequence[Path], out: Path, *, force: bool, **settings: Any) -> None:
+    """Reads the folders, draws, saves and says where; bad input is one line and exit code 2."""
+    try:
+        for file in save(figure(read(runs, force=force), **settings), out):
+            click.echo(file)
+    except SpecReasonError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2 if isinstance(error, UsageError) else 1)

@@ -1,0 +1,119 @@
+"""Who wrote which step along the trajectories, and where their time went.
+
+Example: python plots/steps.py runs/demo-compare-demo-1a2b3c4d -o steps.svg
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from drawing import COLOURS, PARTS, caption, draw, options, plt
+from matplotlib.figure import Figure
+
+from sgl_specreason.errors import UsageError
+from sgl_specreason.summary import Run
+
+MOST_STEPS = 60
+ABOVE: dict[str, Any] = {
+    "loc": "lower left",
+    "bbox_to_anchor": (0, 1),
+    "ncols": 3,
+    "columnspacing": 1.0,
+    "handlelength": 1.2,
+}
+
+
+def steps(runs: Sequence[Run]) -> Figure:
+    """Draws authors by step number, tokens by author with discarded ones, and seconds per trajectory by purpose.
+
+    Raises UsageError where no trajectory has ended.
+    """
+    done = {_name(run, runs): [record for record in run.records if "error" not in record] for run in runs}
+    done = {name: records for name, records in done.items() if records}
+    if not done:
+        raise UsageError("these runs hold no finished trajectory")
+    stepwise = {name: records for name, records in done.items() if any(record["drafts"] for record in records)}
+    heights = [1.0] * len(stepwise) + [0.3 + 0.25 * len(done)] * 2
+    size = (3.4, 1.6 + 1.2 * sum(heights))
+    figure, panels = plt.subplots(len(heights), 1, figsize=size, height_ratios=heights, squeeze=False)
+    for number, (axes, (name, records)) in enumerate(zip(panels[:, 0], stepwise.items(), strict=False)):
+        _authors(axes, name, records)
+        if number == 0:
+            axes.legend(**ABOVE)
+    if stepwise:
+        panels[len(stepwise) - 1, 0].set_xlabel("step")
+    tokens, seconds = panels[-2, 0], panels[-1, 0]
+    _stacked(tokens, {name: _tokens(records) for name, records in done.items()}, TOKENS)
+    tokens.set_xlabel("thinking tokens per trajectory")
+    _stacked(seconds, {name: _seconds(records) for name, records in done.items()}, PARTS)
+    seconds.set_xlabel("seconds per trajectory")
+    caption(figure, runs)
+    return figure
+
+
+TOKENS = {"base": COLOURS["base"], "small, kept": COLOURS["small"], "small, discarded": "#BBBBBB"}
+
+
+def _name(run: Run, runs: Sequence[Run]) -> str:
+    same = [other for other in runs if other.method == run.method]
+    return run.method if len(same) == 1 else f"{run.method} {same.index(run) + 1}"
+
+
+def _authors(axes: plt.Axes, name: str, records: Sequence[dict[str, Any]]) -> None:
+    longest = min(max(len(record["steps"]) for record in records), MOST_STEPS)
+    counts: dict[str, list[int]] = {"small": [0] * longest, "base": [0] * longest}
+    for record in records:
+        for number, step in enumerate(record["steps"][:longest]):
+            counts[step["by"]][number] += 1
+    bottom = np.zeros(longest)
+    for author, values in counts.items():
+        axes.bar(np.arange(1, longest + 1), values, bottom=bottom, color=COLOURS[author], label=author, width=0.9)
+        bottom += values
+    axes.set(ylabel=name, xlim=(0.3, longest + 0.7))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _tokens(records: Sequence[dict[str, Any]]) -> dict[str, float]:
+    def total(key: str) -> float:
+        return sum(record[key] for record in records) / len(records)
+
+    kept, discarded = total("tokens_small_kept"), total("tokens_discarded")
+    return {"base": total("tokens_base"), "small, kept": kept, "small, discarded": discarded}
+
+
+def _seconds(records: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """By what each request was for; what no request accounts for is waiting."""
+    spent: Counter[str] = Counter()
+    for record in records:
+        for request in record["requests"]:
+            spent[request["purpose"]] += request["seconds"]
+    whole = sum(record["latency_s"] for record in records)
+    spent["waiting"] = max(whole - sum(spent.values()), 0.0)
+    return {part: spent[part] / len(records) for part in PARTS}
+
+
+def _stacked(axes: plt.Axes, rows: dict[str, dict[str, float]], colours: dict[str, str]) -> None:
+    names = list(rows)
+    left = np.zeros(len(names))
+    for part, colour in colours.items():
+        values = np.array([rows[name][part] for name in names])
+        if values.any():
+            axes.barh(names, values, left=left, color=colour, label=part, height=0.7)
+            left += values
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.legend(**ABOVE)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@options
+def main(runs: tuple[Path, ...], out: Path, force: bool, **settings: Any) -> None:
+    """Draws who wrote which step, whose tokens were thrown away, and where wall time went."""
+    draw(steps, runs, out, force=force, **settings)
+
+
+if __name__ == "__main__":
+    main()
