@@ -184,6 +184,7 @@ def written(folder: Path) -> list[Run]:
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option("--force", is_flag=True, help="Show runs of different conditions together, the differences beside them.")
 @click.option("--rescore", is_flag=True, help="Grade the stored answers again first, and write what changed.")
+@click.option("--show", is_flag=True, help="Print one trajectory instead: --show RUN PROBLEM[:SAMPLE].")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per run, a line each.")
 @click.option("--markdown", is_flag=True, help="The table as Markdown.")
 @click.option("--calibrate", is_flag=True, help="What the judge's answers are worth, and a threshold for --risk.")
@@ -202,12 +203,15 @@ def written(folder: Path) -> list[Run]:
     help="With --calibrate: how sure to be of that, %.",
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the Markdown there, too.")
-def main(runs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
+def main(runs: tuple[Path, ...], out: Path | None, show: bool, **options: Any) -> None:
     """Prints the table of one run, or compares several, paired by problem; writes each run's summary anew.
 
     A folder with several methods counts as its runs. Needs no engine.
     """
     try:
+        if show:
+            click.echo(_trajectory(runs))
+            return
         text, markdown = _report(runs, **options)
         if out is not None:
             try:
@@ -218,6 +222,14 @@ def main(runs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
     except SpecReasonError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+def _trajectory(words: Sequence[Path]) -> str:
+    from sgl_specreason.transcript import transcript
+
+    if len(words) != 2:
+        raise UsageError("--show wants a run folder and a problem: --show RUN PROBLEM[:SAMPLE]")
+    return transcript(load_runs(words[0]), str(words[1]))
 
 
 def _report(

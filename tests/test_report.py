@@ -230,3 +230,42 @@ def test_nothing_finished_is_a_table_too(tmp_path: Path) -> None:
     (run,) = written(run_folder(tmp_path / "run", []))
     assert "-" in table([run.summary])
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["accuracy"] is None
+
+
+def shown_run(folder: Path) -> Path:
+    said = {"score": 2, "digits": [0, 0, 0.9, 0.1, 0, 0, 0, 0, 0, 0], "label_mass": 1.0}
+    steps = [
+        {"by": "small", "tokens": 4, "text": "First.\n\n", **said, "score": 9},
+        {
+            "by": "base",
+            "tokens": 5,
+            "text": "Mine.</think>",
+            "draft": {"text": "Its \x1b[2Jscreen\x07", "tokens": 6},
+            **said,
+        },
+    ]
+    return run_folder(folder, [record(1, correct=True, steps=steps, stop_reason="think_end")])
+
+
+def test_one_trajectory_is_shown_without_colours_when_piped(tmp_path: Path) -> None:
+    done = invoke("--show", shown_run(tmp_path / "run"), "p1")
+    assert done.exit_code == 0, done.output
+    assert "1 small, 4 tokens, score 9" in done.stdout
+    assert "2 small, 6 tokens, rejected, score 2 [  ▇▁      ]" in done.stdout
+    assert "2 base, 5 tokens" in done.stdout
+    assert "right: 4, gold 4" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "\x07" not in done.stdout
+
+
+def test_no_text_of_a_model_reaches_the_terminal_as_a_command(tmp_path: Path) -> None:
+    words = ["--show", str(shown_run(tmp_path / "run")), "p1:0"]
+    coloured = CliRunner().invoke(main, words, color=True).stdout
+    assert "\x1b[" in coloured
+    assert "\x1b[2J" not in coloured
+
+
+@pytest.mark.parametrize("words", [["p9"], ["p1:7"], ["p1:x"], [], ["p1", "p2"]])
+def test_a_trajectory_that_is_not_there_is_one_line(tmp_path: Path, words: list[str]) -> None:
+    done = invoke("--show", shown_run(tmp_path / "run"), *words)
+    assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
