@@ -86,3 +86,10 @@ def test_training_draws_no_problem_of_the_test_split() -> None:
         for step in module.judged_steps(random.Random(1), problem, 0.5):
             assert problem.step_is_right(before, step.text) == (step.score >= 7)
             before.append(step.text)
+
+
+def test_a_step_after_the_last_one_is_wrong_and_not_an_error() -> None:
+    problem = problems("test", 1)[0]
+    *steps, conclusion = problem.solution
+    assert problem.step_is_right(steps, conclusion)
+    assert not problem.step_is_right([*steps, steps[-1]], steps[-1])

@@ -100,7 +100,7 @@ class Problem:
         """
         stated = [m for text in before if (m := _STEP.search(text))]
         value = int(stated[-1][1]) if stated else self.start
-        if len(stated) == len(self.ops):
+        if len(stated) >= len(self.ops):
             expected = CONCLUSION.format(value=value)
         else:
             op = self.ops[len(stated)]
