@@ -121,9 +121,11 @@ def _conditions(summaries: Sequence[dict[str, Any]]) -> list[str]:
     for summary in summaries:
         mass = summary["label_mass_mean"]
         if summary["judged_steps"] and mass < 0.5:
+            binary = summary["policy"].get("judge") == "binary"
+            asked, template = ("yes or no", "judge_binary") if binary else ("digits", "judge")
             lines.append(
-                f"Warning: {summary['method']}: the judge put only {100 * mass:.0f} % of its probability on digits; "
-                "its template (prompts/judge.txt, judge_answer.txt) is not understood."
+                f"Warning: {summary['method']}: the judge put only {100 * mass:.0f} % of its probability on {asked}; "
+                f"its template (prompts/{template}.txt, {template}_answer.txt) is not understood."
             )
     return lines
 

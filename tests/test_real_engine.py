@@ -225,6 +225,34 @@ def test_salvage_mends_a_step_on_the_real_engine(served: Servers) -> None:
         assert kept.step.text[:2] == kept.draft.text[:2]
 
 
+def test_several_drafts_are_judged_and_the_rest_is_recorded(served: Servers) -> None:
+    """Three samples of one seed; the same again in another run."""
+
+    def texts() -> list[str]:
+        trajectory = served.trajectory(3, drafts=3, temperature=1.2, top_p=1.0)
+        run_trajectory("specreason", trajectory, served.endpoints())  # type: ignore[arg-type]
+        for kept in trajectory.kept:
+            values = [trajectory.policy.value(judgement) for _, judgement in kept.others]
+            assert len(values) == 2
+            assert trajectory.policy.value(kept.judgement) >= max(values)
+        drafts = [draft.text for kept in trajectory.kept for draft, _ in [(kept.draft, None), *kept.others] if draft]
+        assert len(set(drafts)) > len(trajectory.kept)
+        return drafts
+
+    assert sorted(texts()) == sorted(texts())
+
+
+def test_what_small_is_sure_of_saves_the_judge(served: Servers) -> None:
+    drafts = judged = 0
+    for number in range(4):
+        trajectory = served.trajectory(number, gate="confident", gate_p=0.99)
+        run_trajectory("specreason", trajectory, served.endpoints())  # type: ignore[arg-type]
+        record = trajectory.record()
+        assert all(0 < step["confidence"] <= 1 for step in record["steps"] if "confidence" in step)
+        drafts, judged = drafts + record["drafts"], judged + record["judged"]
+    assert 0 < judged < drafts
+
+
 def test_methods_share_no_cache(served: Servers) -> None:
     """Or the second one on a problem would run on what the first one computed."""
     counts = []
@@ -372,6 +400,33 @@ def test_the_whole_command_on_running_servers(served: Servers, tmp_path: Path) -
     assert base["tokens_small"] == 0 < spec["tokens_small"]
     record = json.loads(lines[0])
     assert {"purpose", "prompt_tokens", "cached_tokens", "completion_tokens", "seconds"} <= record["requests"][0].keys()
+
+
+def test_a_sweep_has_a_folder_for_each_point_and_is_resumed(served: Servers, tmp_path: Path) -> None:
+    grid = tmp_path / "mine.toml"
+    grid.write_text('title = "two"\nmethods = ["base", "specreason"]\n[grid]\nthreshold = [0, 9]\n')
+    words = [*attach(served), "--sweep", str(grid), "--limit", "2", "--out", str(tmp_path)]
+    done = run_eval(*words)
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.split("Run folder: ")[1].strip())
+    assert folder.name.startswith("demo-sweep-mine-")
+    found = {path.name: path for path in folder.iterdir() if (path / "trajectories.jsonl").exists()}
+    assert len(found) == 3
+    assert "specreason threshold=9" in done.stdout
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [run.get("knobs") for run in summary["runs"]] == [None, {"threshold": 0}, {"threshold": 9}]
+    one = next(path for name, path in found.items() if "base" not in name)
+    lines = (one / "trajectories.jsonl").read_text().splitlines()
+    (one / "trajectories.jsonl").write_text(lines[0] + "\n")
+    again = run_eval(*words, "--resume", str(folder))
+    assert again.returncode == 0, again.stderr
+    texts = [[step["text"] for step in json.loads(line)["steps"]] for line in lines]
+    resumed = (one / "trajectories.jsonl").read_text().splitlines()
+    assert [[step["text"] for step in json.loads(line)["steps"]] for line in resumed] == texts
+    grid.write_text('title = "two"\nmethods = ["base", "specreason"]\n[grid]\nthreshold = [0, 8]\n')
+    refused = run_eval(*words, "--resume", str(folder))
+    assert refused.returncode != 0
+    assert "policy.threshold" in refused.stderr
 
 
 def test_a_sampled_trajectory_is_the_same_again_and_another_seed_is_not(served: Servers) -> None:
