@@ -65,7 +65,7 @@ def run(
             for endpoint in endpoints.values():
                 stack.callback(endpoint.stop)
             session = Session(plan=plan, chats=chats, endpoints=endpoints, say=say)
-            session.run(folders, resume=resume is not None)
+            session.run(top, folders, resume=resume is not None)
         except KeyboardInterrupt as signalled:
             raise Interrupted(top, 143 if signalled.args else 130) from None
     return top
@@ -80,8 +80,11 @@ class Session:
     endpoints: dict[Author, "Endpoint"]
     say: Say
 
-    def run(self, folders: dict[Variant, Path], *, resume: bool) -> None:
-        """Every trajectory that the folders do not hold yet; each is written as it ends, the summaries at the end."""
+    def run(self, top: Path, folders: dict[Variant, Path], *, resume: bool) -> None:
+        """Every trajectory that the folders do not hold yet; each is written as it ends, the summaries at the end.
+
+        `top` is the only run folder, or holds them all.
+        """
         from tqdm import tqdm
 
         plan = self.plan
@@ -116,7 +119,7 @@ class Session:
                 bar.update()
         finally:
             bar.close()
-            report.written(next(iter(folders.values())).parent if len(folders) > 1 else next(iter(folders.values())))
+            report.written(top)
 
     def _attempt(self, variant: Variant, row: Row, sample: int) -> Record:
         """One trajectory's record; a failed request makes a record with its error instead of an exception."""
@@ -220,20 +223,15 @@ def _folders(plan: Plan, out: Path, resume: Path | None) -> tuple[Path, dict[Var
         if plan.sweep:
             records.write_json(top / records.SWEEP, asdict(plan.sweep))
         return top, folders
-    begun = records.begun_runs(top)
-    for path, config in begun.items():
+    for path, config in records.begun_runs(top).items():
         method = config["settings"].get("method")
         same = [variant for variant in folders if variant.method == method]
         if not same or (path == top) != (len(folders) == 1):
             raise UsageError(f"--resume {resume}: holds a run of method {method}; give the same --method options")
-        if path not in folders.values():
-            # none of these is it: the nearest one names the keys that differ
-            nearest = min(same, key=lambda variant: len(records.differences(path, plan.settings(variant))))
-            records.check_settings(path, plan.settings(nearest))
-            folders[nearest] = path
-        else:
-            variant = next(variant for variant, folder in folders.items() if folder == path)
-            records.check_settings(path, plan.settings(variant))
+        # the one that it is, or the nearest one, to name the keys that differ
+        nearest = min(same, key=lambda variant: len(records.differences(path, plan.settings(variant))))
+        records.check_settings(path, plan.settings(nearest))
+        folders[nearest] = path
     return top, folders
 
 
