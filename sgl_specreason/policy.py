@@ -62,6 +62,8 @@ class Policy:
         _one_of("judge", self.judge, tuple(JUDGES))
         _one_of("score_rule", self.score_rule, JUDGES[self.judge])
         _in_range("threshold", self.threshold, *RANGES[self.score_rule][:2])
+        _flag("judge_record", self.judge_record)
+        _flag("salvage", self.salvage)
         _in_range("drafts", self.drafts, 1, 64)
         if self.drafts > 1 and self.temperature == 0:
             raise UsageError(f"drafts = {self.drafts}: at temperature 0 they would all be the same; give --temperature")
@@ -137,6 +139,11 @@ def _in_range(name: str, value: float, low: float, high: float | None) -> None:
     if not (value >= low and (high is None or value <= high)):
         wanted = f"at least {low}" if high is None else f"from {low} to {high}"
         raise UsageError(f"{name} = {value}: must be {wanted}")
+
+
+def _flag(name: str, value: bool) -> None:
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} = {value!r}: must be true or false")
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

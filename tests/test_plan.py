@@ -103,3 +103,8 @@ def test_another_judge_comes_with_its_own_rule_and_threshold() -> None:
 def test_several_drafts_need_a_temperature() -> None:
     with pytest.raises(UsageError, match="temperature"):
         plan("specreason", drafts=2)
+
+
+def test_a_switch_is_true_or_false() -> None:
+    with pytest.raises(UsageError, match="salvage = 'no': must be true or false"):
+        build_policy({"salvage": "no"})
