@@ -51,6 +51,7 @@ def table(
     rows += [[_cell(summary, key) for key, _ in COLUMNS] for summary in summaries]
     for row, values in zip(rows[1:], settings, strict=False):
         row[0] = " ".join([row[0], *(f"{key}={_value(value)}" for key, value in values.items())])
+    names = [row[0] for row in rows[1:]]
     if any(beside):
         for row, pairing in zip(rows, [None, *beside], strict=True):
             row.insert(
@@ -70,7 +71,7 @@ def table(
         if number == 0 and markdown:
             rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
             lines.append(f"| {' | '.join(rule)} |")
-    notes = [*_conditions(summaries), *_samples(summaries), *_sign_tests(summaries, beside)]
+    notes = [*_conditions(summaries), *_samples(names, summaries), *_sign_tests(names, beside)]
     return "\n".join([*lines, "", *notes]) + "\n"
 
 
@@ -130,23 +131,23 @@ def _conditions(summaries: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _samples(summaries: Sequence[Record]) -> list[str]:
+def _samples(names: Sequence[str], summaries: Sequence[Record]) -> list[str]:
     """pass@k and maj@k, where there are several samples a problem."""
     lines = []
-    for summary in summaries:
+    for name, summary in zip(names, summaries, strict=True):
         words = [f"pass@{k} {_percent(value)} %" for k, value in summary["pass_at_k"].items()]
         words += [f"maj@{k} {_percent(value)} %" for k, value in summary["maj_at_k"].items()]
         if words:
-            lines.append(f"{summary['method']}: {', '.join(words)}.")
+            lines.append(f"{name}: {', '.join(words)}.")
     return lines
 
 
-def _sign_tests(summaries: Sequence[Record], beside: Sequence[AgainstBase | None]) -> list[str]:
+def _sign_tests(names: Sequence[str], beside: Sequence[AgainstBase | None]) -> list[str]:
     """Where few problems tell two methods apart, the interval is rough: the exact test stands beside it."""
     return [
-        f"{summary['method']} against base, of {paired.n} problems: better on {paired.better}, worse on {paired.worse}, "
+        f"{name} against base, of {paired.n} problems: better on {paired.better}, worse on {paired.worse}, "
         f"exact sign test p = {paired.sign_p:.2g}."
-        for summary, pairing in zip(summaries, beside, strict=False)
+        for name, pairing in zip(names, beside, strict=False)
         if pairing is not None and (paired := pairing.accuracy)
     ]
 
