@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def activate() -> str | None:
-    """The platform class for SGLang to use, or None where torch finds a GPU or the user asked for another CPU engine."""
+    """The platform class for SGLang to use.
+
+    None where torch finds a GPU, the user asked for another CPU engine, or SGLang is too old for this one (0.5.16 is).
+    """
     import os
 
     import torch
@@ -22,6 +25,10 @@ def activate() -> str | None:
         device = getattr(torch, backend, None)
         if device is not None and device.is_available():
             return None
+    try:
+        from sglang.srt.platforms.interface import PlatformCapabilities  # noqa: F401
+    except ImportError:
+        return None
     return "sgl_specreason.cpu_platform.PureTorchPlatform"
 
 
