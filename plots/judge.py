@@ -39,10 +39,14 @@ def judge(runs: Sequence[Run]) -> Figure:
     mass.hist([draft.said["label_mass"] for draft in drafts], bins=np.linspace(0, 1, 21), weights=each, color="#0072B2")
     mass.set(xlabel="label mass (probability on digits)", ylabel="drafts, %", xlim=(0, 1))
     _reliability(reliability, drafts)
-    for rule, style in zip(RULES, ("-", "--", ":"), strict=True):
-        kept.plot(
-            range(10), [100 * acceptance(drafts, rule, threshold)[0] for threshold in range(10)], style, label=rule
-        )
+    styles: tuple[dict[str, Any], ...] = (
+        {"linewidth": 3, "color": "#56B4E9"},
+        {"linestyle": "--", "color": "#D55E00"},
+        {"linestyle": ":", "color": "#000000"},
+    )
+    for rule, style in zip(RULES, styles, strict=True):
+        shares = [100 * acceptance(drafts, rule, threshold)[0] for threshold in range(10)]
+        kept.plot(range(10), shares, label=rule, **style)
     kept.set(xlabel="threshold", ylabel="drafts kept, %", xticks=range(10), ylim=(-3, 103))
     kept.legend(loc="lower left")
     caption(figure, judging, f"{len(drafts)} judged drafts", "bars: 95 % intervals (Wilson)")
