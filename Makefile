@@ -22,6 +22,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=plots $(BIN)/mypy plots/*.py
 
 clean:
 	rm -rf $(VENV)

@@ -4,13 +4,15 @@ Example: python plots/judge.py runs/demo-specreason-demo-1a2b3c4d -o judge.svg
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from drawing import caption, draw, options, plt
+from drawing import caption, draw, options
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sgl_specreason.calibrate import Judged, acceptance, auroc, judged_drafts
@@ -53,13 +55,14 @@ def judge(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def _reliability(axes: plt.Axes, drafts: list[Judged]) -> None:
+def _reliability(axes: Axes, drafts: list[Judged]) -> None:
     """The share that is right in each unit of the expected digit, where there are enough drafts to say."""
     known = any(draft.step_right is not None for draft in drafts)
-    for label, truth, colour, mark in (
+    witnesses: tuple[tuple[str, Callable[[Judged], bool | None], str, str], ...] = (
         ("step right", lambda draft: draft.step_right, "#0072B2", "o"),
         ("trajectory right", lambda draft: draft.ended_right, "#D55E00", "s"),
-    ):
+    )
+    for label, truth, colour, mark in witnesses:
         if label == "step right" and not known:
             continue
         values = [(draft.signal("expected") or 0.0, bool(truth(draft))) for draft in drafts]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from drawing import COLOURS, MARKS, caption, draw, options, plt
+from drawing import COLOURS, MARKS, caption, draw, options
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from sgl_specreason.errors import UsageError

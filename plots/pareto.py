@@ -4,20 +4,22 @@ Example: python plots/pareto.py runs/demo-sweep-threshold-* -o pareto.svg
 """
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from drawing import COLOURS, MARKS, caption, draw, options, plt
+from drawing import COLOURS, MARKS, caption, draw, options
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.summary import Run, knobs
 
-AXES = {
+AXES: dict[str, tuple[str, Callable[[dict[str, Any]], float]]] = {
     "latency": ("mean latency, s", lambda summary: summary["latency_mean_s"]),
     "tokens": (
         "thinking tokens per trajectory, both models",
@@ -68,7 +70,7 @@ def pareto(runs: Sequence[Run], *, x: str = "latency", published: Path | None = 
     return figure
 
 
-def _label_knobs(figure: Figure, axes: plt.Axes, named: list[tuple[tuple[float, float], str]]) -> None:
+def _label_knobs(figure: Figure, axes: Axes, named: list[tuple[tuple[float, float], str]]) -> None:
     """The knob's value beside each point; labels that would overlap become one at the first of their points."""
     figure.draw_without_rendering()
     groups = [(place, [name]) for place, name in named]
@@ -100,7 +102,7 @@ def _knob(values: dict[str, Any]) -> str:
     return "/".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values.values())
 
 
-def _shade(axes: plt.Axes, points: list[tuple[float, float]]) -> None:
+def _shade(axes: Axes, points: list[tuple[float, float]]) -> None:
     """Everything that costs more and is right less often than one of the points."""
     front, best = [], -np.inf
     for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
@@ -118,7 +120,7 @@ def _shade(axes: plt.Axes, points: list[tuple[float, float]]) -> None:
     axes.fill_between(xs, bottom, ys, color="#999999", alpha=0.12, linewidth=0, zorder=0)
 
 
-def _overlay(axes: plt.Axes, file: Path) -> None:
+def _overlay(axes: Axes, file: Path) -> None:
     """Points of a publication: `source`, and [[points]] with label, x and accuracy (%) in the units of this figure."""
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))

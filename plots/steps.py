@@ -10,8 +10,11 @@ from typing import Any
 
 import click
 import numpy as np
-from drawing import COLOURS, PARTS, caption, draw, options, plt
+from drawing import COLOURS, PARTS, caption, draw, options
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.summary import Run
@@ -62,7 +65,7 @@ def _name(run: Run, runs: Sequence[Run]) -> str:
     return run.method if len(same) == 1 else f"{run.method} {same.index(run) + 1}"
 
 
-def _authors(axes: plt.Axes, name: str, records: Sequence[dict[str, Any]]) -> None:
+def _authors(axes: Axes, name: str, records: Sequence[dict[str, Any]]) -> None:
     longest = min(max(len(record["steps"]) for record in records), MOST_STEPS)
     counts: dict[str, list[int]] = {"small": [0] * longest, "base": [0] * longest}
     for record in records:
@@ -73,12 +76,12 @@ def _authors(axes: plt.Axes, name: str, records: Sequence[dict[str, Any]]) -> No
         axes.bar(np.arange(1, longest + 1), values, bottom=bottom, color=COLOURS[author], label=author, width=0.9)
         bottom += values
     axes.set(ylabel=name, xlim=(0.3, longest + 0.7))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _tokens(records: Sequence[dict[str, Any]]) -> dict[str, float]:
     def total(key: str) -> float:
-        return sum(record[key] for record in records) / len(records)
+        return float(sum(record[key] for record in records)) / len(records)
 
     kept, discarded = total("tokens_small_kept"), total("tokens_discarded")
     return {"base": total("tokens_base"), "small, kept": kept, "small, discarded": discarded}
@@ -95,7 +98,7 @@ def _seconds(records: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {part: spent[part] / len(records) for part in PARTS}
 
 
-def _stacked(axes: plt.Axes, rows: dict[str, dict[str, float]], colours: dict[str, str]) -> None:
+def _stacked(axes: Axes, rows: dict[str, dict[str, float]], colours: dict[str, str]) -> None:
     names = list(rows)
     left = np.zeros(len(names))
     for part, colour in colours.items():
