@@ -319,9 +319,10 @@ def test_many_trajectories_side_by_side_decide_as_alone(served: Servers) -> None
 
 def test_an_empty_prompt_never_reaches_the_server(served: Servers) -> None:
     """It would kill the whole server process."""
-    endpoint = served.endpoints()["base"]
+    trajectory = served.trajectory(6)
+    trajectory.texts.prompts["base"] = ""
     with pytest.raises(RequestError, match="an empty prompt"):
-        endpoint._generate("generate", {"input_ids": [], "sampling_params": {"max_new_tokens": 1}})
+        run_trajectory("base", trajectory, served.endpoints())  # type: ignore[arg-type]
 
 
 def test_a_request_that_the_server_refuses_ends_with_its_words(served: Servers) -> None:
