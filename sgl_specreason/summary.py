@@ -39,11 +39,17 @@ class Run:
 
 
 def load_runs(folder: Path) -> list[Run]:
-    """The run that `folder` is, or the runs that it holds, in the order of METHODS. Raises RecordError."""
+    """The run that `folder` is, or the runs that it holds, in the order of METHODS and their knobs. Raises RecordError."""
     found = begun_runs(folder).items()
     runs = [Run(path=path, config=config, records=read_trajectories(path)) for path, config in found]
     order = [str(method) for method in METHODS]
-    return sorted(runs, key=lambda run: order.index(run.method) if run.method in order else len(order))
+    told = {
+        run.path: [(str(type(value)), value) for value in values.values()]
+        for run, values in zip(runs, knobs(runs), strict=True)
+    }
+    return sorted(
+        runs, key=lambda run: (order.index(run.method) if run.method in order else len(order), told[run.path])
+    )
 
 
 def summarise(records: Sequence[Record], config: Record) -> dict[str, Any]:
