@@ -16,7 +16,7 @@ import numpy as np
 
 from sgl_specreason import stats
 from sgl_specreason.score import RANGES, ScoreRule
-from sgl_specreason.summary import Run, against_base, by_problem, differing
+from sgl_specreason.summary import Run, base_of, by_problem, differing
 
 Step = dict[str, Any]
 DIGIT_THRESHOLDS = tuple(range(10))
@@ -264,9 +264,9 @@ def _recommendations(runs: Sequence[Run], *, risk: float, confidence: float) -> 
     yield f"## A threshold that is {stated}"
     yield ""
     groups: dict[str, list[tuple[Run, Run]]] = {}
-    for run, beside in zip(runs, against_base(runs), strict=True):
-        base = next((other for other in runs if other.method == "base" and not differing([run, other])), None)
-        if beside is not None and base is not None and run.method == "specreason":
+    for run in runs:
+        base = base_of(run, runs)
+        if base is not None and run.method == "specreason" and not differing([run, base]):
             policy = {key: value for key, value in run.config["settings"]["policy"].items() if key != "threshold"}
             groups.setdefault(str(sorted(policy.items())), []).append((run, base))
     if not groups:

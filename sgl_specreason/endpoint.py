@@ -233,11 +233,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         entries = entries[len(entries) - len(token_ids) :][:count]
         if [entry[1] for entry in entries] != token_ids[:count] or any(entry[0] is None for entry in entries):
             raise RequestError(f"{self.role}: the log-probabilities are not those of the step")
-        beginnings = [self.tokenizer.decode(token_ids[: at + 1]) for at in range(count)]
-        return Likelihood(
-            logprobs=tuple(entry[0] for entry in entries),
-            ends=tuple(len(part) if text.startswith(part) else -1 for part in beginnings),
-        )
+        return Likelihood(logprobs=tuple(entry[0] for entry in entries), token_ids=tuple(token_ids[:count]))
 
     def _call(
         self,

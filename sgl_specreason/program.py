@@ -33,7 +33,7 @@ def specreason(s: ProgramState, trajectory: Trajectory, small_engine: Endpoint) 
             if not t.base_writes_next:
                 (draft, judgement), *others = speculate(s, small, t)
             accepted = t.decides(draft, judgement)
-            begun = salvage(draft, judgement, t) if draft and not accepted else None
+            begun = salvage(s, draft, judgement, t) if draft and not accepted else None
             step = draft if draft and accepted else write_step(s, t, "regenerate", begun=begun)
             s += step.text
             small += step.text
@@ -125,7 +125,7 @@ def assess(s: ProgramState, draft: Step, t: Trajectory) -> Judgement | None:
     )
 
 
-def salvage(draft: Step, judgement: Judgement | None, t: Trajectory) -> Step | None:
+def salvage(s: ProgramState, draft: Step, judgement: Judgement | None, t: Trajectory) -> Step | None:
     """The beginning of a rejected draft, up to the first token that base finds unlikely; None where nothing is to be kept.
 
     A draft without an unlikely token is thrown away whole: what the judge dislikes about it is not a token.
@@ -134,8 +134,10 @@ def salvage(draft: Step, judgement: Judgement | None, t: Trajectory) -> Step | N
         return None
     likelihood = judgement.likelihood
     count = likelihood.likely_tokens(t.policy.salvage_floor)
-    text = draft.text[: max(likelihood.ends[count - 1], 0)] if count else ""
-    if not text.strip() or count == len(likelihood.logprobs):
+    if count == len(likelihood.logprobs):
+        return None
+    text = s.stream_executor.backend.tokenizer.decode(list(likelihood.token_ids[:count]))
+    if not text.strip() or not draft.text.startswith(text):  # half a character is no beginning
         return None
     # base's tokens of a text may be more than small's
     return Step(text=text, tokens=min(count, draft.tokens), ending="cap")

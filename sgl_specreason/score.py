@@ -102,12 +102,11 @@ class Binary:
 class Likelihood:
     """What base thinks of a step that it did not write: the natural-log probability of each of its tokens.
 
-    `ends` holds, for each token, how many characters of the step it and those before it are; -1 where that is not whole
-    characters.
+    `token_ids` are base's own of the step.
     """
 
     logprobs: tuple[float, ...]
-    ends: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()
 
     @property
     def mean(self) -> float:

@@ -176,13 +176,18 @@ class AgainstBase:
     speed_up: stats.Ratio
 
 
+def base_of(run: Run, runs: Sequence[Run]) -> Run | None:
+    """What `run` is compared with: the first run of base under its conditions, else the first one; None for base itself."""
+    bases = [other for other in runs if other.method == "base" and run.method != "base"]
+    return next((base for base in bases if not differing([run, base])), next(iter(bases), None))
+
+
 def against_base(runs: Sequence[Run]) -> list[AgainstBase | None]:
-    """Each run paired by problem with the first one of method base under its conditions; None for that one, or without one."""
+    """Each run paired by problem with its base; None where it has none."""
     found: list[AgainstBase | None] = []
     for run in runs:
-        bases = [other for other in runs if other.method == "base" and not differing([run, other])]
-        base = next(iter(bases or [other for other in runs if other.method == "base"]), None)
-        if base is None or run.method == "base":
+        base = base_of(run, runs)
+        if base is None:
             found.append(None)
             continue
         latencies = [_grouped(each.records, lambda record: float(record["latency_s"])) for each in (base, run)]

@@ -205,7 +205,7 @@ def test_a_steps_likelihood_is_the_models_own_and_the_context_stays_cached(serve
         forced = [float(rows[at - 1, ids[at]]) for at in range(len(before), len(ids))]
         assert kept.judgement.likelihood is not None
         assert list(kept.judgement.likelihood.logprobs) == pytest.approx(forced, abs=0.02)
-        assert kept.judgement.likelihood.ends[-1] == len(kept.step.text)
+        assert list(kept.judgement.likelihood.token_ids) == ids[len(before) :]
 
 
 def test_salvage_mends_a_step_on_the_real_engine(served: Servers) -> None:
