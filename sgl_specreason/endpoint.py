@@ -1,16 +1,19 @@
-"""Owns one SGLang server as a backend of the programs: ids, HTTP, one-request `select`, the account of each request.
+"""Owns one SGLang server as a backend of the programs: HTTP, one-request `select`, aborts, the account of each request.
 
 Knows nothing of steps, scores or policies. For states that run in the caller's thread (`program.forked`): an exception
 inside one of the frontend's own threads would leave every later `s += ...` waiting for ever (SGLang 0.5.23).
 """
 
+import hashlib
 import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import orjson
 import urllib3
@@ -21,10 +24,11 @@ from sglang.lang.choices import ChoicesDecision, ChoicesSamplingMethod
 from sglang.lang.interpreter import ProgramState, StreamExecutor
 from sglang.lang.ir import SglSamplingParams
 
-from sgl_specreason.errors import EngineError, RequestError
+from sgl_specreason.context import Contexts, Prompt
+from sgl_specreason.errors import Aborted, EngineError, RequestError
 from sgl_specreason.prompts import Tokenizer
 from sgl_specreason.score import Likelihood
-from sgl_specreason.steps import pieces
+from sgl_specreason.steps import BLANK_LINE, pieces
 from sgl_specreason.trajectory import Request
 
 REQUEST_TIMEOUT_S = 1800.0
@@ -59,17 +63,19 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        self._pool = urllib3.PoolManager(maxsize=connections, num_pools=2, retries=False, headers=self._headers)
+        self._path = urlsplit(self.base_url).path
+        self._pool = urllib3.connection_from_url(self.base_url, maxsize=connections, headers=self._headers)
+        self._timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s)
+        self._aborter = ThreadPoolExecutor(1, thread_name_prefix=f"abort {role}")
         self._piece_ids = lru_cache(maxsize=65536)(self._encode_piece)
+        self._labels = lru_cache(maxsize=64)(self.label_tokens)
+        self.vocabulary = _vocabulary(tokenizer)
         self.model_info = self._call("GET", "/get_model_info", timeout_s=CONNECT_TIMEOUT_S)
         if "model_path" not in self.model_info:
             raise EngineError(f"{role}: {self.base_url} answers, but not as an SGLang server")
 
     def ids(self, text: str) -> list[int]:
-        """The token ids of `text`, made piece by piece, so that a longer text's ids begin with a shorter one's.
-
-        Costs O(last piece) of tokenising. Holds where the shorter text ends with a blank line.
-        """
+        """The token ids of `text`, made piece by piece (`steps.pieces`)."""
         found: list[int] = []
         for piece in pieces(text):
             found += self._piece_ids(piece)
@@ -98,7 +104,8 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
 
         `meta_info` gains "account" (Request), "finish", with `return_logprob` "confidence" (the mean probability of what was
         written), and what the state's notes ask for: `likelihood_of`, a text at the beginning of what the fork has
-        appended, gives "likelihood" (Likelihood); `number` makes another sample of the same seed.
+        appended, gives "likelihood" (Likelihood); `number` makes another sample of the same seed; `rid` names the
+        request, for `abort`. Raises Aborted, with the account, where it was aborted.
         """
         with self._failing_as_request_error():
             params = {
@@ -110,15 +117,19 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             if seed is not None:
                 params["sampling_seed"] = (seed + NUMBER_STRIDE * s.variables.get("number", 0)) % 2**31
             data: dict[str, Any] = {"sampling_params": params}
+            if rid := s.variables.get("rid"):
+                data["rid"] = rid
             if sampling_params.return_logprob:
                 data["return_logprob"] = True
             meta, likelihood = self._generate("generate", s, data)
             text, finish = meta["text"], meta["finish_reason"]
             if finish["type"] == "abort":
-                raise RequestError(f"{self.role}: request aborted: {finish.get('message', '')}")
+                raise Aborted(f"{self.role}: request aborted: {finish.get('message', '')}", meta["account"])
             if isinstance(finish.get("matched"), int):
                 text = text.removesuffix(self.tokenizer.decode([finish["matched"]]))
             text = _cut(text, params.get("stop", []))
+            if text == meta["text"] and "\ufffd" not in text:  # else the ids are not those of the text
+                _contexts(s).wrote(self.vocabulary, text, meta["output_ids"])
             found = {"account": meta["account"], "finish": finish["type"]} | likelihood
             if sampling_params.return_logprob:
                 written = [math.exp(entry[0]) for entry in meta["output_token_logprobs"]]
@@ -142,7 +153,9 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             data = {
                 "sampling_params": {"max_new_tokens": 0, "temperature": 0},
                 "return_logprob": True,
-                "token_ids_logprob": self.label_tokens(pieces(s.text_)[-1], choices),
+                "token_ids_logprob": self._labels(
+                    s.text_[s.text_.rfind(BLANK_LINE) + 1 :].lstrip("\n"), tuple(choices)
+                ),
             }
             meta, likelihood = self._generate("select", s, data)
             logprobs = [float(entry[0]) for entry in meta["output_token_ids_logprobs"][0]]
@@ -155,6 +168,11 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
 
     def cache_prefix(self, prefix_str: str) -> None:
         """Nothing: the first request of a trajectory caches its prompt."""
+
+    def abort(self, rid: str) -> None:
+        """Has the server end the request of this name, and returns at once. Where that fails, the request runs to its end."""
+        if not self.stopped.is_set():
+            self._aborter.submit(self._abort, rid)
 
     def flush_cache(self) -> None:
         """Empties the server's radix cache. Raises RequestError if it stays busy or is gone.
@@ -179,7 +197,14 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
     def stop(self) -> None:
         """Refuses every further request, so that running programs end."""
         self.stopped.set()
-        self._pool.clear()
+        self._aborter.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
+
+    def _abort(self, rid: str) -> None:
+        try:
+            self._call("POST", "/abort_request", {"rid": rid}, timeout_s=CONNECT_TIMEOUT_S, parse=False)
+        except RequestError:
+            return
 
     def _encode_piece(self, piece: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(piece, add_special_tokens=False))
@@ -198,38 +223,43 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         self, kind: Literal["generate", "select"], s: StreamExecutor, data: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The request `data` over the text of `s`: its meta_info with "text" and "account", and {"likelihood": ...} if noted."""
-        data["input_ids"] = self.ids(s.text_)
-        if not data["input_ids"]:
+        prompt = self.prompt(s)
+        if not len(prompt):
             raise RequestError(f"{self.role}: an empty prompt")
+        data["input_ids"] = prompt.json
         if key := getattr(s.arguments.get("trajectory"), "cache_key", ""):
             data["extra_key"] = key
         scored = s.variables.get("likelihood_of")
-        context = len(self.ids(s.text_[: s.fork_start_text_pos])) if scored else 0
         if scored:
             # from the last token before it on: what came earlier stays cached
-            data |= {"return_logprob": True, "logprob_start_len": context - 1}
+            data |= {"return_logprob": True, "logprob_start_len": prompt.prefix.tokens - 1}
         start = time.monotonic()
-        answer = self._call("POST", "/generate", data, timeout_s=self.timeout_s)
+        answer = self._call("POST", "/generate", data)
         seconds = time.monotonic() - start
         meta = answer["meta_info"]
         account = Request(
             engine=self.role,
             kind=kind,
-            prompt_tokens=meta["prompt_tokens"],
-            cached_tokens=meta["cached_tokens"],
-            completion_tokens=meta["completion_tokens"],
+            prompt_tokens=meta.get("prompt_tokens", 0),  # a request aborted before its turn has none
+            cached_tokens=meta.get("cached_tokens", 0),
+            completion_tokens=meta.get("completion_tokens", 0),
             start_s=start,
             seconds=seconds,
             engine_seconds=meta.get("e2e_latency", seconds),
         )
         found = {}
         if scored:
-            found["likelihood"] = self._likelihood(scored, data["input_ids"][context:], meta["input_token_logprobs"])
-        return {**meta, "text": answer["text"], "account": account}, found
+            found["likelihood"] = self._likelihood(s, scored, prompt.suffix, meta["input_token_logprobs"])
+        return {**meta, "text": answer["text"], "output_ids": answer.get("output_ids"), "account": account}, found
 
-    def _likelihood(self, text: str, token_ids: list[int], entries: list[Any]) -> Likelihood:
+    def prompt(self, s: StreamExecutor) -> Prompt:
+        """The ids of a state's text: what it was forked at is its context, which only grows; else all of it is."""
+        context = len(s.text_) if s.fork_start_text_pos is None else s.fork_start_text_pos
+        return _contexts(s).prompt(self.role, self.vocabulary, self._piece_ids, s.text_, context)
+
+    def _likelihood(self, s: StreamExecutor, text: str, token_ids: list[int], entries: list[Any]) -> Likelihood:
         """Of the tokens that make up `text`, which the prompt's last `token_ids` begin with."""
-        count = min(len(self.ids(text)), len(token_ids))
+        count = min(_contexts(s).length(self.vocabulary, self._piece_ids, text), len(token_ids))
         entries = entries[len(entries) - len(token_ids) :][:count]
         if [entry[1] for entry in entries] != token_ids[:count] or any(entry[0] is None for entry in entries):
             raise RequestError(f"{self.role}: the log-probabilities are not those of the step")
@@ -241,20 +271,20 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         path: str,
         data: dict[str, Any] | None = None,
         *,
-        timeout_s: float,
+        timeout_s: float | None = None,
         parse: bool = True,
     ) -> dict[str, Any]:
         """One HTTP exchange; a pooled connection that the server has closed meanwhile is replaced once."""
         if self.stopped.is_set():
             raise RequestError(f"{self.role}: the run was stopped")
-        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s)
+        timeout = self._timeout if timeout_s is None else urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s)
         body = None if data is None else orjson.dumps(data)
         url = self.base_url + path
         try:
             try:
-                reply = self._pool.request(verb, url, body=body, timeout=timeout, headers=self._headers)
+                reply = self._exchange(verb, path, body, timeout)
             except urllib3.exceptions.ProtocolError:
-                reply = self._pool.request(verb, url, body=body, timeout=timeout, headers=self._headers)
+                reply = self._exchange(verb, path, body, timeout)
         except urllib3.exceptions.HTTPError as error:
             raise RequestError(f"{self.role}: {url}: {type(error).__name__}: {_first_line(error)}") from None
         if reply.status != 200:
@@ -272,6 +302,11 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             raise RequestError(f"{self.role}: {url}: {answer['error']}")
         return answer
 
+    def _exchange(self, verb: str, path: str, body: bytes | None, timeout: urllib3.Timeout) -> urllib3.BaseHTTPResponse:
+        return self._pool.urlopen(
+            verb, self._path + path, body=body, headers=self._headers, timeout=timeout, retries=False, redirect=False
+        )
+
 
 def written(s: ProgramState, name: str) -> tuple[str, dict[str, Any]]:
     """The text of a `gen`, or the choice of a `select`, and its meta_info."""
@@ -282,6 +317,20 @@ def _cut(text: str, stop: str | list[str]) -> str:
     """`text` up to and with the first stop string: a token may hold more than the stop ("\\n\\n\\n")."""
     ends = [at + len(word) for word in ([stop] if isinstance(stop, str) else stop) if (at := text.find(word)) >= 0]
     return text[: min(ends, default=len(text))]
+
+
+def _contexts(s: StreamExecutor) -> Contexts:
+    """What its trajectory has sent so far; nothing for a program without one."""
+    contexts = getattr(s.arguments.get("trajectory"), "contexts", None)
+    return contexts if isinstance(contexts, Contexts) else Contexts()
+
+
+def _vocabulary(tokenizer: Tokenizer) -> str:
+    """Equal for tokenizers in which every id means the same."""
+    words = getattr(tokenizer, "get_vocab", lambda: None)()
+    if words is None:
+        return str(id(tokenizer))
+    return hashlib.sha256(orjson.dumps(words, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _first_line(error: Exception) -> str:

@@ -4,11 +4,16 @@ SpecReasonError
 ├── UsageError        the user's input is wrong: one line on stderr, exit code 2
 ├── EngineError       an engine did not start, died, or answered with an error
 │   └── RequestError  one request failed; ends its trajectory, not the run
+│       └── Aborted   it was ended on purpose
 ├── RecordError       a run folder cannot be used as asked (a UsageError)
 └── Interrupted       Ctrl-C or SIGTERM; what was finished is saved
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sgl_specreason.trajectory import Request
 
 
 class SpecReasonError(Exception):
@@ -25,6 +30,14 @@ class EngineError(SpecReasonError):
 
 class RequestError(EngineError):
     """One request to an engine failed; the message holds the engine's own words."""
+
+
+class Aborted(RequestError):
+    """A request that its server ended before its time; `account` says what it had cost by then."""
+
+    def __init__(self, message: str, account: "Request") -> None:
+        super().__init__(message)
+        self.account = account
 
 
 class RecordError(UsageError):

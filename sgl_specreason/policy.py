@@ -41,6 +41,8 @@ class Policy:
     threshold: float = 7.0
     score_rule: ScoreRule = "greedy"
     drafts: int = 1
+    lookahead: int = 1
+    eager_regenerate: bool = False
     salvage: bool = False
     salvage_floor: float = -7.0
     first_n: int = 0
@@ -67,6 +69,12 @@ class Policy:
         _in_range("drafts", self.drafts, 1, 64)
         if self.drafts > 1 and self.temperature == 0:
             raise UsageError(f"drafts = {self.drafts}: at temperature 0 they would all be the same; give --temperature")
+        _in_range("lookahead", self.lookahead, 0, 64)
+        _flag("eager_regenerate", self.eager_regenerate)
+        if self.eager_regenerate and self.salvage:
+            raise UsageError(
+                "eager_regenerate and salvage exclude each other: base cannot begin before it knows with what"
+            )
         _in_range("salvage_floor", self.salvage_floor, -100, 0)
         _in_range("first_n", self.first_n, 0, None)
         _in_range("budget_tokens", self.budget_tokens, 1, None)

@@ -1,17 +1,17 @@
 """Owns the SGL programs: SpecReason (arXiv 2504.07891, section 4) and its two baselines.
 
-Knows no HTTP and no files. A program and its forks run in the thread that called `run_trajectory`.
+Knows no HTTP and no files. A program runs in the thread that called `run_trajectory`, what it writes ahead in one more.
 """
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import sglang as sgl
-from sglang.lang.interpreter import ProgramState
+from sglang.lang.interpreter import ProgramState, StreamExecutor
 from sglang.lang.ir import SglGen
 
+from sgl_specreason.ahead import Ahead, Ticket, writing_ahead
 from sgl_specreason.endpoint import Endpoint, written
+from sgl_specreason.errors import Aborted, RequestError
 from sgl_specreason.policy import Author, Method
 from sgl_specreason.score import DIGITS, WORDS, Binary, Judgement, Score
 from sgl_specreason.steps import BLANK_LINE, Ending, Step, read_step, wants_more
@@ -24,17 +24,19 @@ Judged = tuple[Step, Judgement | None]
 def specreason(s: ProgramState, trajectory: Trajectory, small_engine: Endpoint) -> None:
     """Small speculates a step, base assesses it, and regenerates it where the score is too low."""
     t = trajectory
-    with forked(s, small_engine) as small:
-        s += t.texts.prompts["base"]
-        small += t.texts.prompts["small"]
+    small = fork(s, small_engine)
+    s += t.texts.prompts["base"]
+    small += t.texts.prompts["small"]
+    with writing_ahead(t) as ahead:
         while t.thinking:
             draft = judgement = None
             others: list[Judged] = []
             if not t.base_writes_next:
-                (draft, judgement), *others = speculate(s, small, t)
+                (draft, judgement), *others = speculate(s, small, t, ahead)
             accepted = t.decides(draft, judgement)
+            ahead.settle(accepted=accepted)
             begun = salvage(s, draft, judgement, t) if draft and not accepted else None
-            step = draft if draft and accepted else write_step(s, t, "regenerate", begun=begun)
+            step = draft if draft and accepted else ahead.next_rewrite() or write_step(s, t, "regenerate", begun=begun)
             s += step.text
             small += step.text
             t.keep(
@@ -63,42 +65,91 @@ def small(s: ProgramState, trajectory: Trajectory) -> None:
     think_alone(s, trajectory, "small")
 
 
-def speculate(s: ProgramState, small: ProgramState, t: Trajectory) -> list[Judged]:
-    """The next step's drafts with base's judgement of each, the best one first; several are written side by side."""
+def speculate(s: ProgramState, small: ProgramState, t: Trajectory, ahead: Ahead) -> list[Judged]:
+    """The next step's drafts with base's judgement of each, the best one first; several are written side by side.
 
-    def one(number: int) -> Judged:
-        draft = write_step(small, t, "draft", number=number)
-        return draft, assess(s, draft, t)
+    While base judges, small goes on after the draft; where few drafts pass, base begins the step itself.
+    """
+    if t.policy.drafts > 1:
 
-    count = t.policy.drafts
-    if count == 1:
-        return [one(0)]
-    with ThreadPoolExecutor(count) as pool:
-        judged = list(pool.map(one, range(count)))
-    return sorted(judged, key=lambda pair: t.policy.value(pair[1]), reverse=True)
+        def one(number: int) -> Judged:
+            draft = write_step(small, t, "draft", number=number)
+            return draft, assess(s, draft, t)
+
+        with ThreadPoolExecutor(t.policy.drafts) as pool:
+            judged = list(pool.map(one, range(t.policy.drafts)))
+        return sorted(judged, key=lambda pair: t.policy.value(pair[1]), reverse=True)
+    draft = ahead.next_draft() or write_step(small, t, "draft")
+    while len(ahead.drafts) < t.policy.lookahead and not draft.ends_thought and not draft.is_blank:
+        look_ahead(small, draft, t, ahead)
+    if t.policy.eager_regenerate and t.rarely_accepts:
+        f, room = fork(s), t.room
+        ahead.rewrite(backend(s), lambda ticket: write_on(f, t, "regenerate", room, ticket=ticket))
+    return [(draft, assess(s, draft, t))]
+
+
+def look_ahead(small: ProgramState, draft: Step, t: Trajectory, ahead: Ahead) -> None:
+    """Small drafts one more step, after `draft` and what it drafts already; nothing where the thought ends with these."""
+    f, budget = fork(small), t.tokens_left
+    earlier = [ticket.step for ticket in ahead.drafts]
+
+    def write(ticket: Ticket) -> Step | None:
+        nonlocal f
+        before = [draft]
+        for future in earlier:
+            step = future.result()
+            if step is None or step.is_blank or step.ends_thought:
+                return None
+            before.append(step)
+        room = min(t.policy.step_tokens, budget - sum(step.tokens for step in before))
+        if room <= 0:
+            return None
+        for step in before:
+            f += step.text
+        return write_on(f, t, "draft", room, ticket=ticket)
+
+    ahead.draft(backend(small), write)
 
 
 def write_step(s: ProgramState, t: Trajectory, purpose: str, *, begun: Step | None = None, number: int = 0) -> Step:
-    """The next step by the model behind `s`, written on a fork of it; short pieces are joined.
+    """The next step by the model behind `s`, written on a fork of it.
 
     `begun` is how the step begins already; `number` tells the drafts of one step apart.
     """
-    step = begun
+    f = fork(s, number=number)
+    if begun is None:
+        return write_on(f, t, purpose, t.room)
+    f += begun.text
+    return write_on(f, t, purpose, t.room - begun.tokens, begun=begun)
+
+
+def write_on(
+    f: ProgramState, t: Trajectory, purpose: str, room: int, *, begun: Step | None = None, ticket: Ticket | None = None
+) -> Step:
+    """A step written at the end of `f` in at most `room` tokens; short pieces are joined.
+
+    With a `ticket` it is written ahead: under its name, and only as long as it is wanted.
+    """
+    step, calls = begun, t.calls
     confidence = purpose == "draft" and t.policy.wants_confidence
-    room = min(t.policy.step_tokens, t.tokens_left) - (begun.tokens if begun else 0)
-    with forked(s, number=number) as f:
-        if begun:
-            f += begun.text
-        while True:
+    if ticket is not None:
+        calls = ticket.calls
+        f.set_var("rid", ticket.rid)
+    while ticket is None or not ticket.dropped:
+        try:
             f += gen("piece", t, max_tokens=room, stop=[BLANK_LINE, t.texts.think_end], logprobs=confidence)
-            text, meta = written(f, "piece")
-            t.calls.append(Call(purpose, meta["account"]))
-            tokens = meta["account"].completion_tokens
-            piece = read_step(text, tokens, meta["finish"], t.texts.think_end, confidence=meta.get("confidence"))
-            step = step.joined(piece) if step else piece
-            room -= tokens
-            if not wants_more(step, min_step_tokens=t.policy.min_step_tokens, room=room):
-                return step
+        except Aborted as aborted:
+            calls.append(Call(purpose, aborted.account))
+            raise
+        text, meta = written(f, "piece")
+        calls.append(Call(purpose, meta["account"]))
+        tokens = meta["account"].completion_tokens
+        piece = read_step(text, tokens, meta["finish"], t.texts.think_end, confidence=meta.get("confidence"))
+        step = step.joined(piece) if step else piece
+        room -= tokens
+        if not wants_more(step, min_step_tokens=t.policy.min_step_tokens, room=room):
+            return step
+    raise RequestError("a step that is no longer wanted")
 
 
 def assess(s: ProgramState, draft: Step, t: Trajectory) -> Judgement | None:
@@ -106,17 +157,17 @@ def assess(s: ProgramState, draft: Step, t: Trajectory) -> Judgement | None:
     if draft.is_blank or not t.policy.asks(draft.confidence):
         return None
     judge, closed = t.policy.judge, draft.ending == "think_end"
-    with forked(s, likelihood_of=draft.text if t.policy.wants_likelihood else "") as f:
-        f += draft.text
-        if judge == "binary":
-            f += t.texts.binary_closed if closed else t.texts.binary_open
-            f += sgl.select("judgement", choices=list(WORDS))
-        elif judge == "likelihood":
-            f += sgl.gen("judgement", max_tokens=0)
-        else:
-            f += t.texts.judge_closed if closed else t.texts.judge_open
-            f += sgl.select("judgement", choices=list(DIGITS))
-        _, meta = written(f, "judgement")
+    f = fork(s, likelihood_of=draft.text if t.policy.wants_likelihood else "")
+    f += draft.text
+    if judge == "binary":
+        f += t.texts.binary_closed if closed else t.texts.binary_open
+        f += sgl.select("judgement", choices=list(WORDS))
+    elif judge == "likelihood":
+        f += sgl.gen("judgement", max_tokens=0)
+    else:
+        f += t.texts.judge_closed if closed else t.texts.judge_open
+        f += sgl.select("judgement", choices=list(DIGITS))
+    _, meta = written(f, "judgement")
     t.calls.append(Call("judge", meta["account"]))
     return Judgement(
         score=Score.from_logprobs(meta["logprobs"]) if judge.startswith("score") else None,
@@ -183,25 +234,32 @@ def gen(name: str, t: Trajectory, *, max_tokens: int, stop: list[str], logprobs:
     )
 
 
-@contextmanager
-def forked(s: ProgramState, engine: Endpoint | None = None, **notes: str | int) -> Iterator[ProgramState]:
-    """A state that begins as `s` is, on `engine` if given, run in the caller's thread like `s` itself.
+def fork(s: ProgramState, engine: Endpoint | None = None, **notes: str | int) -> ProgramState:
+    """A state that begins as `s` is, on `engine` if given; `notes` are for its endpoint (`Endpoint.generate`).
 
-    `notes` are for its endpoint (`Endpoint.generate`).
-
-    The frontend gives every fork a thread, and its finaliser asks whether that still lives. Run by the garbage collector
-    while another thread starts, that question deadlocks inside `threading`; so a fork parts with its thread at once.
+    As `s.fork(1)`, but run by whoever appends to it: the frontend gives every fork a thread, which costs more than all
+    the rest of a fork, and whose finaliser can deadlock inside `threading` when the garbage collector runs it while
+    another thread starts.
     """
-    fork = s.fork(1)[0]
-    executor = fork.stream_executor
-    executor.end()
-    executor.worker.join()
-    executor.use_thread = False
-    if engine is not None:
-        executor.backend = engine
-    for name, value in notes.items():
-        fork.set_var(name, value)
-    yield fork
+    parent = s.stream_executor
+    executor = StreamExecutor(
+        engine or parent.backend,
+        parent.arguments,
+        parent.default_sampling_para,
+        parent.chat_template,
+        stream=False,
+        use_thread=False,
+    )
+    executor.variables = parent.variables | notes
+    executor.text_ = parent.text_
+    executor.fork_start_text_pos = len(parent.text_)
+    return ProgramState(executor)
+
+
+def backend(s: ProgramState) -> Endpoint:
+    """The engine behind a state."""
+    engine: Endpoint = s.stream_executor.backend
+    return engine
 
 
 def run_trajectory(method: Method, trajectory: Trajectory, engines: dict[Author, Endpoint]) -> None:

@@ -20,6 +20,13 @@ def pieces(text: str) -> list[str]:
     return _PIECE.findall(text)
 
 
+def first_piece(text: str, start: int) -> str:
+    """The piece that begins at `start`, which lies before the end."""
+    found = _PIECE.match(text, start)
+    assert found is not None
+    return found[0]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """What one model wrote as one step.

@@ -7,11 +7,13 @@ import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from sgl_specreason.context import Contexts
 from sgl_specreason.policy import Author, Policy
 from sgl_specreason.score import Judgement
 from sgl_specreason.steps import Step, pieces
 
 StopReason = Literal["think_end", "eos", "budget"]
+RECENT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +34,14 @@ class Request:
 
 
 class Call(NamedTuple):
-    """One request and what it was for: "draft", "judge", "regenerate", "think" or "answer"."""
+    """One request and what it was for: "draft", "judge", "regenerate", "think" or "answer".
+
+    `dropped` says that it was made ahead of a decision, and for nothing.
+    """
 
     purpose: str
     account: Request
+    dropped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +149,7 @@ class Trajectory:
     policy: Policy
     texts: Texts
     cache_key: str = ""
+    contexts: Contexts = field(default_factory=Contexts)
     kept: list[Kept] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     answer: str = ""
@@ -159,8 +166,19 @@ class Trajectory:
         return self.policy.budget_tokens - self.tokens_kept
 
     @property
+    def room(self) -> int:
+        """The most tokens that the next step may have."""
+        return min(self.policy.step_tokens, self.tokens_left)
+
+    @property
     def thinking(self) -> bool:
         return self.stop_reason is None
+
+    @property
+    def rarely_accepts(self) -> bool:
+        """Whether fewer than half of the last drafts were kept, of at least four."""
+        decided = [kept.accepted for kept in self.kept[-RECENT:] if kept.draft is not None]
+        return len(decided) >= RECENT // 2 and 2 * sum(map(bool, decided)) < len(decided)
 
     @property
     def base_writes_next(self) -> bool:
@@ -194,7 +212,8 @@ class Trajectory:
         salvaged = sum(kept.salvaged for kept in self.kept)
         by_base = sum(kept.step.tokens - kept.salvaged for kept in self.kept if kept.by == "base")
         by_small = self.tokens_kept - by_base
-        discarded = sum(kept.discarded_tokens for kept in self.kept)
+        dropped_base, dropped_small = self._dropped("base"), self._dropped("small")
+        discarded = sum(kept.discarded_tokens for kept in self.kept) + dropped_small
         drafted = [kept for kept in self.kept if kept.draft is not None]
         judged = [kept for kept in drafted if kept.judgement is not None]
         return {
@@ -205,10 +224,11 @@ class Trajectory:
             "truncated": self.truncated,
             "answer_text": self.answer,
             "thinking_tokens": self.tokens_kept,
-            "tokens_base": by_base,
+            "tokens_base": by_base + dropped_base,
             "tokens_small": by_small + discarded,
             "tokens_small_kept": by_small,
-            "tokens_discarded": discarded,
+            "tokens_discarded": discarded + dropped_base,
+            "tokens_dropped": dropped_small + dropped_base,
             "answer_tokens": sum(call.account.completion_tokens for call in self.calls if call.purpose == "answer"),
             "steps_kept": sum(_size(kept) for kept in self.kept),
             "steps_by_small": sum(_size(kept) for kept in self.kept if kept.by == "small"),
@@ -219,8 +239,16 @@ class Trajectory:
             "prompt_tokens": sum(call.account.prompt_tokens for call in self.calls),
             "cached_tokens": sum(call.account.cached_tokens for call in self.calls),
             "steps": [kept.record(self.policy) for kept in self.kept],
-            "requests": [{"purpose": call.purpose, **call.account.record()} for call in self.calls],
+            "requests": [
+                {"purpose": call.purpose, **call.account.record()} | ({"dropped": True} if call.dropped else {})
+                for call in self.calls
+            ],
         }
+
+    def _dropped(self, author: Author) -> int:
+        """Tokens that a model wrote ahead of a decision, for nothing."""
+        calls = [call.account for call in self.calls if call.dropped]
+        return sum(account.completion_tokens for account in calls if account.engine == author)
 
 
 def _size(kept: Kept) -> int:

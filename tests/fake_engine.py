@@ -38,7 +38,14 @@ class Raw:
         self.status, self.body = status, body
 
 
-Script = Callable[[str, Payload], "str | list[float] | Raw"]
+class Held:
+    """A text that is still being written when its request is aborted."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+Script = Callable[[str, Payload], "str | list[float] | Raw | Held"]
 
 
 def digits(best: int, mass: float = 1.0) -> list[float]:
@@ -58,6 +65,8 @@ class FakeEngine:
         self.script = script
         self.requests: list[Payload] = []
         self.refusals = 0
+        self.aborts: list[str] = []
+        self.aborted = threading.Condition()
         self.connections: set[socket.socket] = set()
         engine = self
 
@@ -77,6 +86,12 @@ class FakeEngine:
 
             def do_POST(self) -> None:
                 payload = json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)) or b"{}")
+                if self.path == "/abort_request":
+                    with engine.aborted:
+                        engine.aborts.append(payload["rid"])
+                        engine.aborted.notify_all()
+                    self._send(200, b"done")
+                    return
                 if self.path != "/generate":
                     refused = engine.refusals > 0
                     engine.refusals -= refused
@@ -84,6 +99,13 @@ class FakeEngine:
                     return
                 engine.requests.append(payload)
                 reply = engine.script(prompt_of(payload), payload)
+                if isinstance(reply, Held):
+                    with engine.aborted:
+                        ended = engine.aborted.wait_for(lambda: payload["rid"] in engine.aborts, 5)
+                    finish = {"type": "abort", "message": "Aborted"} if ended else {"type": "length", "length": 0}
+                    content = answer(reply.text, payload)
+                    content["meta_info"] |= {"finish_reason": finish, "completion_tokens": len(reply.text)}
+                    reply = Raw(200, json.dumps(content).encode())
                 if isinstance(reply, Raw):
                     self._send(reply.status, reply.body)
                 else:

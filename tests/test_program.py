@@ -3,11 +3,12 @@
 import gc
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fake_engine import CharTokenizer, FakeEngine, Payload, Raw, digits
+from fake_engine import CharTokenizer, FakeEngine, Held, Payload, Raw, digits, prompt_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sglang.lang.interpreter import StreamExecutor
@@ -59,7 +60,7 @@ class Pair:
             problem_id="p",
             sample=0,
             sampling_seed=7,
-            policy=Policy(**{"budget_tokens": 500, "step_tokens": 50, "temperature": 0.0, **policy}),
+            policy=Policy(**{"budget_tokens": 500, "step_tokens": 50, "temperature": 0.0, "lookahead": 0, **policy}),
             texts=TEXTS,
         )
         run_trajectory(method, trajectory, self.engines)  # type: ignore[arg-type]
@@ -366,10 +367,14 @@ WRITTEN = st.lists(PIECES, max_size=8).map("".join)
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(WRITTEN, min_size=1), st.lists(st.integers(0, 9), min_size=1), st.lists(WRITTEN, min_size=1), st.booleans()
+    st.lists(WRITTEN, min_size=1),
+    st.lists(st.integers(0, 9), min_size=1),
+    st.lists(WRITTEN, min_size=1),
+    st.booleans(),
+    st.integers(0, 2),
 )
 def test_any_output_ends_within_the_budget_and_adds_up(
-    drafts: list[str], scores: list[int], writes: list[str], merge: bool
+    drafts: list[str], scores: list[int], writes: list[str], merge: bool, lookahead: int
 ) -> None:
     """Whatever the models say: an end, a thought that is what was kept, counts that add up."""
     engines: list[FakeEngine] = []
@@ -380,7 +385,7 @@ def test_any_output_ends_within_the_budget_and_adds_up(
 
     try:
         pair = Pair(start, list(drafts), list(scores), list(writes))
-        t = pair.run(budget_tokens=40, step_tokens=10, min_step_tokens=4 if merge else 0)
+        t = pair.run(budget_tokens=40, step_tokens=10, min_step_tokens=4 if merge else 0, lookahead=lookahead)
     finally:
         for engine in engines:
             engine.close()
@@ -391,6 +396,118 @@ def test_any_output_ends_within_the_budget_and_adds_up(
     assert all(kept.step.text.count("</think>") <= 1 for kept in t.kept)
     assert [k for k in t.kept[:-1] if k.step.ends_thought] == []
     assert len(pair.asked["score"]) == record["judged"]
+
+
+class Sure:
+    """Two engines whose words depend on the prompt and on nothing else, as a model's do at temperature 0."""
+
+    DRAFTS = ("One.\n\n", "Two, and more.\n\n", "\n\nThree.\n\n", "a long step without an end", "End.</think>", "\x03", "\n\n")
+
+    def __init__(self, start: Start, seed: int) -> None:
+        self.seed = seed
+        self.small = start(lambda prompt, payload: self.pick(prompt, "draft", self.DRAFTS))
+        self.base = start(self.judge_or_write)
+        self.engines = {
+            role: Endpoint(engine.url, role=role, tokenizer=CharTokenizer(), timeout_s=5)
+            for role, engine in (("base", self.base), ("small", self.small))
+        }
+
+    def pick(self, prompt: str, what: str, choices: Any) -> Any:
+        return choices[zlib.crc32(f"{self.seed} {what} {prompt[2:]}".encode()) % len(choices)]
+
+    def judge_or_write(self, prompt: str, payload: Payload) -> Any:
+        if payload["sampling_params"]["max_new_tokens"] == 0:
+            return digits(self.pick(prompt, "score", range(10)))
+        return self.pick(prompt, "write", self.DRAFTS)
+
+    run = Pair.run
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0, 9]), st.integers(1, 4), st.booleans())
+def test_looking_ahead_changes_no_decision(seed: int, least: int, depth: int, eager: bool) -> None:
+    """At temperature 0 the same steps by the same authors, whatever is written ahead; every token is accounted for."""
+    engines: list[FakeEngine] = []
+
+    def start(script: Any) -> FakeEngine:
+        engines.append(FakeEngine(script))
+        return engines[-1]
+
+    try:
+        sure = Sure(start, seed)
+        plain = sure.run(budget_tokens=120, step_tokens=20, min_step_tokens=least)  # type: ignore[arg-type]
+        ahead = sure.run(  # type: ignore[arg-type]
+            budget_tokens=120, step_tokens=20, min_step_tokens=least, lookahead=depth, eager_regenerate=eager
+        )
+    finally:
+        for engine in engines:
+            engine.close()
+    assert [(k.by, k.step, k.draft, k.judgement) for k in ahead.kept] == [
+        (k.by, k.step, k.draft, k.judgement) for k in plain.kept
+    ]
+    assert (ahead.answer, ahead.stop_reason) == (plain.answer, plain.stop_reason)
+    record = ahead.record()
+    assert record["tokens_base"] + record["tokens_small"] - record["tokens_discarded"] == record["thinking_tokens"]
+    kept = [call for call in ahead.calls if not call.dropped]
+    assert [call.purpose for call in kept] == [call.purpose for call in plain.calls]
+    spent = sum(call.account.completion_tokens for call in ahead.calls if call.purpose in ("draft", "regenerate"))
+    assert spent == record["tokens_base"] + record["tokens_small"]
+    assert frontend_threads() == []
+
+
+def test_a_draft_after_a_rejected_one_is_aborted_and_counted(fake_engine: Start) -> None:
+    """Its request is ended on the server by name; what it had written by then is discarded."""
+    pair = Pair(fake_engine, ["Bad.\n\n", Held("Never n"), "End.</think>"], [2, 9], ["Good.\n\n", "A"])
+    t = pair.run(lookahead=1)
+    assert thought(t) == "Good.\n\nEnd.</think>"
+    assert pair.asked["draft"] == ["S:", "S:Bad.\n\n", "S:Good.\n\n"]
+    held = next(request for request in pair.small.requests if prompt_of(request) == "S:Bad.\n\n")
+    assert pair.small.aborts == [held["rid"]]
+    dropped = [call for call in t.calls if call.dropped]
+    assert [call.account.completion_tokens for call in dropped] == [len("Never n")]
+    record = t.record()
+    assert record["tokens_dropped"] == len("Never n")
+    assert record["tokens_discarded"] == len("Bad.\n\n") + len("Never n")
+    assert record["tokens_small"] == len("Bad.\n\n") + len("Never n") + len("End.</think>")
+    assert [request.get("dropped", False) for request in record["requests"]].count(True) == 1
+
+
+def test_small_drafts_the_next_step_before_the_judge_has_answered(fake_engine: Start) -> None:
+    """The judge here waits for it: without lookahead this would never end."""
+    drafted = threading.Event()
+
+    def judge(prompt: str, payload: Payload) -> Any:
+        if payload["sampling_params"]["max_new_tokens"]:
+            return "A"
+        assert drafted.wait(5)
+        return digits(9)
+
+    pair = Pair(fake_engine, ["One.\n\n", "Two.</think>"], [9], ["A"])
+    pair.small.script = lambda prompt, payload: pair.next("draft", prompt) + (drafted.set() or "" if "One" in prompt else "")
+    pair.base.script = judge
+    assert thought(pair.run(lookahead=1)) == "One.\n\nTwo.</think>"
+
+
+def test_a_failing_draft_ahead_matters_only_if_it_is_needed(fake_engine: Start) -> None:
+    broken = Raw(500, b"out of order")
+    needless = Pair(fake_engine, ["Bad.\n\n", broken, "End.</think>"], [2, 9], ["Good.\n\n", "A"])
+    assert thought(needless.run(lookahead=1)) == "Good.\n\nEnd.</think>"
+    needed = Pair(fake_engine, ["One.\n\n", broken, "End.</think>"], [9], ["A"])
+    with pytest.raises(RequestError, match="out of order"):
+        needed.run(lookahead=1)
+
+
+def test_where_few_drafts_pass_base_begins_its_step_beside_the_judge(fake_engine: Start) -> None:
+    """From the fifth step on, after four rejections; an accepted draft drops what base has begun."""
+    drafts = ["Bad.\n\n"] * 5 + ["Fine.</think>"]
+    pair = Pair(fake_engine, drafts, [1, 1, 1, 1, 1, 9], ["Mine.\n\n"] * 5 + [Held("Too")] + ["A"])
+    t = pair.run(eager_regenerate=True)
+    assert thought(t) == "Mine.\n\n" * 5 + "Fine.</think>"
+    assert [call.account.completion_tokens for call in t.calls if call.dropped] == [3]
+    assert len(pair.base.aborts) == 1
+    record = t.record()
+    assert record["tokens_base"] == 5 * len("Mine.\n\n") + 3
+    assert record["tokens_base"] + record["tokens_small"] - record["tokens_discarded"] == record["thinking_tokens"]
 
 
 def test_a_server_that_is_busy_for_a_moment_is_flushed_all_the_same(fake_engine: Start) -> None:
