@@ -54,6 +54,45 @@ def _mixed(x: "torch.Tensor") -> "torch.Tensor":
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
 
 
+def extend_attention(
+    query: "torch.Tensor",
+    output: "torch.Tensor",
+    k_cache: "torch.Tensor",
+    v_cache: "torch.Tensor",
+    req_to_token: "torch.Tensor",
+    requests: list[tuple[int, int, int]],
+    *,
+    scaling: float | None,
+    enable_gqa: bool,
+) -> None:
+    """Causal attention of each request's new tokens over its whole context, into `output`.
+
+    `query` and `output` are (new tokens of all requests, heads, size), the caches (slots, key heads, size),
+    `req_to_token` (rows, positions). `requests` holds each one's row, length, and how much of it is cached.
+    """
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention
+
+    start = 0
+    for row, length, cached in requests:
+        new = length - cached
+        slots = req_to_token[row, :length]
+        mask = None
+        if cached and new > 1:
+            mask = torch.ones(new, length, dtype=torch.bool, device=query.device).tril_(cached)
+        attended = scaled_dot_product_attention(
+            query[start : start + new].transpose(0, 1)[None],
+            k_cache[slots].transpose(0, 1)[None],
+            v_cache[slots].transpose(0, 1)[None],
+            attn_mask=mask,
+            is_causal=not cached,
+            scale=scaling,
+            enable_gqa=enable_gqa,
+        )
+        output[start : start + new] = attended[0].transpose(0, 1)
+        start += new
+
+
 def __getattr__(name: str) -> Any:
     """Builds the class on first use, so that importing this module does not import SGLang."""
     if name != "PureTorchPlatform":
@@ -76,9 +115,35 @@ def __getattr__(name: str) -> Any:
             arguments.add_radix_supported_deterministic_attention_backend_choices(["torch_native"])
 
         def init_backend(self) -> None:
-            """Seeded sampling without its GPU parts: no batch-invariant kernels (Triton), the seeded choice in torch."""
+            """Seeded sampling without its GPU parts (batch-invariant kernels in Triton), and attention for new tokens only.
+
+            SGLang's torch attention computes a prefill for the whole context, cached or not, and throws that part away: a
+            judge's request would cost O(context^2) and not O(context x step).
+            """
             from sglang.srt import batch_invariant_ops
             from sglang.srt.layers import sampler
+            from sglang.srt.layers.attention.torch_native_backend import TorchNativeAttnBackend
+
+            whole = TorchNativeAttnBackend._run_sdpa_forward_extend
+
+            def new_only(
+                self: Any, query: Any, output: Any, k_cache: Any, v_cache: Any, req_to_token: Any, rows: Any,
+                lengths: Any, cached: Any, new: Any, encoder_lens: Any = None, **options: Any,
+            ) -> Any:  # fmt: skip
+                window = options.get("sliding_window_size")
+                if encoder_lens is not None or not options.get("causal") or (window is not None and window > -1):
+                    return whole(
+                        self, query, output, k_cache, v_cache, req_to_token, rows, lengths, cached, new, encoder_lens,
+                        **options,
+                    )  # fmt: skip
+                requests = list(zip(rows.tolist(), lengths.tolist(), cached.tolist(), strict=True))
+                extend_attention(
+                    query, output, k_cache.to(query.dtype), v_cache.to(query.dtype), req_to_token, requests,
+                    scaling=options.get("scaling"), enable_gqa=options.get("enable_gqa", False),
+                )  # fmt: skip
+                return output
+
+            TorchNativeAttnBackend._run_sdpa_forward_extend = new_only
 
             batch_invariant_ops.enable_batch_invariant_mode = lambda: None
             sampler.multinomial_with_seed = seeded_choice

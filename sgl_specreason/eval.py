@@ -13,7 +13,7 @@ import click
 from sgl_specreason.errors import Interrupted, SpecReasonError, UsageError
 
 POLICY_OPTIONS = (
-    "gate", "gate_p", "judge", "judge_record", "threshold", "score_rule", "drafts", "salvage", "salvage_floor",
+    "gate", "gate_p", "judge", "judge_record", "threshold", "score_rule", "drafts", "lookahead", "eager_regenerate", "salvage", "salvage_floor",
     "first_n", "budget_tokens", "on_budget", "step_tokens", "min_step_tokens",
     "answer_tokens", "answer_by", "temperature", "top_p",
 )  # fmt: skip
@@ -100,6 +100,17 @@ OF_BENCH = "default: the bench's"
     f"[{OF_PRESET}: the judge's first]",
 )
 @click.option("--drafts", type=int, help=f"Drafts per step; the one judged best counts.  [{OF_PRESET}, 1]")
+@click.option(
+    "--lookahead",
+    type=int,
+    help=f"Steps that small drafts on while base judges one; 0: it waits. Not with several drafts.  [{OF_PRESET}, 1]",
+)
+@click.option(
+    "--eager-regenerate/--no-eager-regenerate",
+    default=None,
+    help="While fewer than half of the last drafts were kept, base begins its own step beside judging.  "
+    f"[{OF_PRESET}: no]",
+)
 @click.option(
     "--salvage/--no-salvage",
     default=None,

@@ -72,6 +72,7 @@ class FakeEngine:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # an answer in one piece: a head by itself waits 40 ms for its acknowledgement
 
             def setup(self) -> None:
                 super().setup()

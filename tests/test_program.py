@@ -401,7 +401,15 @@ def test_any_output_ends_within_the_budget_and_adds_up(
 class Sure:
     """Two engines whose words depend on the prompt and on nothing else, as a model's do at temperature 0."""
 
-    DRAFTS = ("One.\n\n", "Two, and more.\n\n", "\n\nThree.\n\n", "a long step without an end", "End.</think>", "\x03", "\n\n")
+    DRAFTS = (
+        "One.\n\n",
+        "Two, and more.\n\n",
+        "\n\nThree.\n\n",
+        "a long step without an end",
+        "End.</think>",
+        "\x03",
+        "\n\n",
+    )
 
     def __init__(self, start: Start, seed: int) -> None:
         self.seed = seed
@@ -483,7 +491,9 @@ def test_small_drafts_the_next_step_before_the_judge_has_answered(fake_engine: S
         return digits(9)
 
     pair = Pair(fake_engine, ["One.\n\n", "Two.</think>"], [9], ["A"])
-    pair.small.script = lambda prompt, payload: pair.next("draft", prompt) + (drafted.set() or "" if "One" in prompt else "")
+    pair.small.script = lambda prompt, payload: (
+        pair.next("draft", prompt) + (drafted.set() or "" if "One" in prompt else "")
+    )
     pair.base.script = judge
     assert thought(pair.run(lookahead=1)) == "One.\n\nTwo.</think>"
 
