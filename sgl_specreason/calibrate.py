@@ -155,7 +155,7 @@ def certify(runs: Sequence[tuple[Run, Run]], *, risk: float, confidence: float) 
     """
     found, still = [], True
     for run, base in sorted(runs, key=lambda pair: -_threshold(pair[0])):
-        ours, theirs = by_problem(run.records), by_problem(base.records)
+        ours, theirs = by_problem(run.outcomes), by_problem(base.outcomes)
         shared = sorted(ours.keys() & theirs.keys(), key=lambda problem: hashlib.sha256(problem.encode()).digest())
         losses = [float(np.mean(theirs[problem]) - np.mean(ours[problem])) for problem in shared]
         p_value = risk_p_value(losses, risk, confidence=confidence)
@@ -164,7 +164,7 @@ def certify(runs: Sequence[tuple[Run, Run]], *, risk: float, confidence: float) 
             Tested(
                 threshold=_threshold(run),
                 acceptance=stats.share(
-                    *(sum(r[key] for r in run.records if "error" not in r) for key in ("accepted", "drafts"))
+                    *(sum(r[key] for r in run.outcomes if "error" not in r) for key in ("accepted", "drafts"))
                 ),
                 loss=stats.mean(losses),
                 p_value=p_value,
@@ -202,7 +202,7 @@ def _about(run: Run, drafts: list[Judged]) -> Iterator[str]:
     yield ""
     words = f", {_percent(_right(known))} % of them right" if known else ""
     settings = f"judge {policy['judge']}, rule {policy['score_rule']}, threshold {policy['threshold']:g}"
-    yield f"{run.method}, {settings}: {len(drafts)} judged drafts of {len(run.records)} trajectories{words}."
+    yield f"{run.method}, {settings}: {len(drafts)} judged drafts of {len(run.outcomes)} trajectories{words}."
     yield ""
     mass = [draft.said["label_mass"] for draft in drafts if "label_mass" in draft.said]
     if mass:

@@ -35,6 +35,8 @@ REQUEST_TIMEOUT_S = 1800.0
 CONNECT_TIMEOUT_S = 5.0
 FLUSH_DEADLINE_S = 10.0
 NUMBER_STRIDE = 1_000_003
+PRIORITIES = {"ahead": 0, "generate": 1, "select": 2}
+"""A judge's short prefill goes before long texts, and these before what may not be needed. Too close to preempt each other."""
 
 
 class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
@@ -73,6 +75,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         self.model_info = self._call("GET", "/get_model_info", timeout_s=CONNECT_TIMEOUT_S)
         if "model_path" not in self.model_info:
             raise EngineError(f"{role}: {self.base_url} answers, but not as an SGLang server")
+        self._urgent = self._priority_sign()
 
     def ids(self, text: str) -> list[int]:
         """The token ids of `text`, made piece by piece (`steps.pieces`)."""
@@ -200,6 +203,16 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         self._aborter.shutdown(wait=False, cancel_futures=True)
         self._pool.close()
 
+    def _priority_sign(self) -> int:
+        """1 where the server serves higher numbers first, -1 where lower ones, 0 where it has no priorities."""
+        try:
+            info = self.get_server_info()
+        except RequestError:  # a router does not say
+            return 0
+        if not info.get("enable_priority_scheduling"):
+            return 0
+        return -1 if info.get("schedule_low_priority_values_first") else 1
+
     def _abort(self, rid: str) -> None:
         try:
             self._call("POST", "/abort_request", {"rid": rid}, timeout_s=CONNECT_TIMEOUT_S, parse=False)
@@ -229,6 +242,8 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         data["input_ids"] = prompt.json
         if key := getattr(s.arguments.get("trajectory"), "cache_key", ""):
             data["extra_key"] = key
+        if self._urgent:
+            data["priority"] = self._urgent * PRIORITIES["ahead" if "rid" in data else kind]
         scored = s.variables.get("likelihood_of")
         if scored:
             # from the last token before it on: what came earlier stays cached
@@ -246,6 +261,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             start_s=start,
             seconds=seconds,
             engine_seconds=meta.get("e2e_latency", seconds),
+            queue_seconds=meta.get("queue_time"),
         )
         found = {}
         if scored:

@@ -13,8 +13,8 @@ import click
 from sgl_specreason.errors import Interrupted, SpecReasonError, UsageError
 
 POLICY_OPTIONS = (
-    "gate", "gate_p", "judge", "judge_record", "threshold", "score_rule", "drafts", "lookahead", "eager_regenerate", "salvage", "salvage_floor",
-    "first_n", "budget_tokens", "on_budget", "step_tokens", "min_step_tokens",
+    "gate", "gate_p", "judge", "judge_record", "threshold", "score_rule", "drafts", "lookahead", "eager_regenerate",
+    "salvage", "salvage_floor", "first_n", "budget_tokens", "on_budget", "step_tokens", "min_step_tokens",
     "answer_tokens", "answer_by", "temperature", "top_p",
 )  # fmt: skip
 PLAN_OPTIONS = (
@@ -23,6 +23,15 @@ PLAN_OPTIONS = (
 )  # fmt: skip
 OF_PRESET = "default: the preset's"
 OF_BENCH = "default: the bench's"
+
+
+class CountOrAuto(click.ParamType):  # type: ignore[type-arg]
+    """A whole number, or "auto"."""
+
+    name = "n|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == "auto" else click.INT.convert(value, param, ctx)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -130,7 +139,7 @@ OF_BENCH = "default: the bench's"
     help=f"At the budget, close the thought and answer, or stop.  [{OF_PRESET}: answer; paper: stop]",
 )
 @click.option("--step-tokens", type=int, help=f"Longest step.  [{OF_PRESET}, 512; demo 64]")
-@click.option("--min-step-tokens", type=int, help=f"Shorter steps are joined before judging.  [{OF_PRESET}, 0]")
+@click.option("--min-step-tokens", type=int, help=f"Shorter steps are joined before judging.  [{OF_PRESET}, 8]")
 @click.option("--answer-tokens", type=int, help="Longest answer after the thought.  [default: 1024; demo 64]")
 @click.option("--answer-by", metavar="base|small", help="Who writes SpecReason's answer.  [default: base]")
 @click.option("--temperature", type=float, help=f"0 is greedy.  [{OF_BENCH}: demo 0, others 0.6]")
@@ -152,8 +161,9 @@ OF_BENCH = "default: the bench's"
 @click.option("--seed", type=int, default=0, show_default=True, help="Seeds sampling, with problem and sample.")
 @click.option(
     "--concurrency",
-    type=int,
-    help=f"Trajectories side by side; latencies compare only at the same one.  [{OF_BENCH}: demo 1, others 16]",
+    type=CountOrAuto(),
+    help="Trajectories side by side; latencies compare only at the same one. auto: measured on these engines first, as "
+    f"many as still add throughput and fit their caches.  [{OF_BENCH}: demo 1, others 16]",
 )
 @click.option(
     "--out",

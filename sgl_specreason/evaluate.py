@@ -3,6 +3,7 @@
 Knows nothing of command-line options. Whatever it prints goes to `say`.
 """
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -21,11 +22,13 @@ from sgl_specreason import engines as servers
 from sgl_specreason import records, report
 from sgl_specreason.benches import Row
 from sgl_specreason.errors import Interrupted, RequestError, UsageError
+from sgl_specreason.knee import MOST, knee
 from sgl_specreason.plan import ROLES, Plan, Variant
 from sgl_specreason.policy import METHODS, Author
 from sgl_specreason.prompts import ChatFormat, load_tokenizer
 from sgl_specreason.rescore import graded
 from sgl_specreason.runner import run_all
+from sgl_specreason.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from sgl_specreason.endpoint import Endpoint
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 Record = dict[str, Any]
 WARM_UP_TOKENS = 64
+KNEE_TOKENS = 128
 
 
 def run(
@@ -53,6 +57,7 @@ def run(
         running = {role: servers.attached(role, url, api_key) for role, url in zip(ROLES, urls, strict=True)}
         plan = replace(plan, models={role: engine.model for role, engine in running.items()})
     chats = _chats(plan)
+    plan = _settled(plan, resume)
     top, folders = _folders(plan, out, resume)
     with ExitStack() as stack:
         stack.enter_context(_sigterm_as_interrupt())
@@ -65,6 +70,8 @@ def run(
             for endpoint in endpoints.values():
                 stack.callback(endpoint.stop)
             session = Session(plan=plan, chats=chats, endpoints=endpoints, say=say)
+            if plan.concurrency == "auto":
+                session = session.with_measured_concurrency()
             session.run(top, folders, resume=resume is not None)
         except KeyboardInterrupt as signalled:
             raise Interrupted(top, 143 if signalled.args else 130) from None
@@ -79,6 +86,39 @@ class Session:
     chats: dict[Author, ChatFormat]
     endpoints: dict[Author, "Endpoint"]
     say: Say
+    rates: dict[int, float] = field(default_factory=dict)
+
+    def with_measured_concurrency(self) -> "Session":
+        """This session at the knee of its throughput: short trajectories of the method, at ever more side by side."""
+        plan = self.plan
+        variant = next((variant for variant in plan.variants if variant.method == "specreason"), plan.variants[0])
+        self._warm_up()
+
+        def rate(level: int) -> float:
+            problems = itertools.islice(itertools.cycle(plan.problems), 2 * level)
+            tasks = [self._shortened(variant, row, KNEE_TOKENS) for row in problems]
+            for number, task in enumerate(tasks):  # or the second round would run on what the first computed
+                task.cache_key = f"concurrency {level} {number}"
+            begin = time.monotonic()
+            for _ in run_all(tasks, lambda task: self._run(variant, task), level):
+                pass
+            return sum(task.tokens_kept for task in tasks) / (time.monotonic() - begin)
+
+        level, rates = knee(rate, min(MOST, plan.expected, self._fitting(variant)))
+        for endpoint in self.endpoints.values():
+            endpoint.flush_cache()
+        words = ", ".join(f"{count}: {value:.0f}" for count, value in rates.items())
+        self.say(f"concurrency auto: {level} (thinking tokens/s by concurrency: {words})")
+        return replace(self, plan=replace(plan, concurrency=level), rates=rates)
+
+    def _fitting(self, variant: Variant) -> int:
+        """How many trajectories at their budget the smaller one of the engines' caches holds."""
+        policy, texts = variant.policy, self.plan.texts(self.plan.problems[0], self.chats)
+        counts = []
+        for role, endpoint in self.endpoints.items():
+            need = len(endpoint.ids(texts.prompts[role])) + policy.budget_tokens + policy.answer_tokens
+            counts.append(int(endpoint.get_server_info().get("max_total_num_tokens", MOST * need)) // need)
+        return max(1, min(counts))
 
     def run(self, top: Path, folders: dict[Variant, Path], *, resume: bool) -> None:
         """Every trajectory that the folders do not hold yet; each is written as it ends, the summaries at the end.
@@ -93,22 +133,23 @@ class Session:
             runs[variant] = records.RunFolder.open(folder, self._config(variant), resume=resume)
             if runs[variant].torn:
                 self.say(f"{folder}: the last line was torn and is dropped; its trajectory runs again")
-        tasks = [
+        tasks = (
             (variant, row, sample)
             for row in plan.problems
             for sample in range(plan.samples)
             for variant, run in runs.items()
             if (row.id, sample) not in run.done
-        ]
-        if tasks:
+        )
+        total = plan.expected * len(runs)
+        begun = sum(len(run.done) for run in runs.values())
+        if begun < total:
             self._warm_up()
         gold = {row.id: row.answer for row in plan.problems}
         every_s = 0.1 if sys.stderr.isatty() else 10  # a log is not a screen
-        total = plan.expected * len(runs)
-        progress = Progress({variant: records.read_trajectories(folder) for variant, folder in folders.items()})
-        bar = tqdm(total=total, initial=total - len(tasks), file=sys.stderr, mininterval=every_s)
+        progress = Progress({variant: records.trajectories(folder) for variant, folder in folders.items()})
+        bar = tqdm(total=total, initial=begun, file=sys.stderr, mininterval=every_s)
         try:
-            for variant, record in run_all(tasks, lambda task: (task[0], self._attempt(*task)), plan.concurrency):
+            for variant, record in run_all(tasks, lambda task: (task[0], self._attempt(*task)), plan.workers):
                 if "error" not in record:
                     record |= graded(record, gold[record["problem_id"]], plan.bench.grader)
                 if plan.bench.private:
@@ -123,13 +164,11 @@ class Session:
 
     def _attempt(self, variant: Variant, row: Row, sample: int) -> Record:
         """One trajectory's record; a failed request makes a record with its error instead of an exception."""
-        from sgl_specreason.program import run_trajectory
-
         trajectory = self.plan.trajectory(variant, row, sample, self.chats)
         begin = time.monotonic()
         error: RequestError | None = None
         try:
-            run_trajectory(variant.method, trajectory, self.endpoints)
+            self._run(variant, trajectory)
         except RequestError as failure:
             error = failure
         latency_s = time.monotonic() - begin
@@ -140,28 +179,36 @@ class Session:
 
     def _warm_up(self) -> None:
         """One unrecorded short trajectory of each method, then an empty cache, so that the first problem pays nothing extra."""
-        from sgl_specreason.program import run_trajectory
-
         for variant in {variant.method: variant for variant in self.plan.variants}.values():
-            policy = variant.policy
-            budget = min(WARM_UP_TOKENS, policy.budget_tokens)
-            step = min(policy.step_tokens, budget)
-            trajectory = self.plan.trajectory(variant, self.plan.problems[0], 0, self.chats)
-            trajectory.policy = replace(
-                policy,
-                budget_tokens=budget,
-                step_tokens=step,
-                min_step_tokens=min(policy.min_step_tokens, step),
-                answer_tokens=min(16, policy.answer_tokens),
-            )
-            run_trajectory(variant.method, trajectory, self.endpoints)
+            self._run(variant, self._shortened(variant, self.plan.problems[0], WARM_UP_TOKENS))
         for endpoint in self.endpoints.values():
             endpoint.flush_cache()
+
+    def _run(self, variant: Variant, trajectory: Trajectory) -> None:
+        from sgl_specreason.program import run_trajectory
+
+        run_trajectory(variant.method, trajectory, self.endpoints)
+
+    def _shortened(self, variant: Variant, row: Row, tokens: int) -> Trajectory:
+        """A trajectory that is not recorded, with at most `tokens` thinking tokens."""
+        policy = variant.policy
+        budget = min(tokens, policy.budget_tokens)
+        step = min(policy.step_tokens, budget)
+        trajectory = self.plan.trajectory(variant, row, 0, self.chats)
+        trajectory.policy = replace(
+            policy,
+            budget_tokens=budget,
+            step_tokens=step,
+            min_step_tokens=min(policy.min_step_tokens, step),
+            answer_tokens=min(16, policy.answer_tokens),
+        )
+        return trajectory
 
     def _config(self, variant: Variant) -> dict[str, Any]:
         return {
             "settings": self.plan.settings(variant),
             "beside": len(self.plan.variants) - 1,
+            "tokens_per_s_by_concurrency": self.rates,
             **self.plan.conditions(),
             "grader": self.plan.bench.grader,
             "expected": self.plan.expected,
@@ -173,7 +220,7 @@ class Session:
 class Progress:
     """What the bar says while a run goes on: running counts of each variant's trajectories."""
 
-    def __init__(self, done: dict[Variant, list[Record]]) -> None:
+    def __init__(self, done: dict[Variant, Iterator[Record]]) -> None:
         self.begin, self.tokens, self.failed = time.monotonic(), 0, 0
         self.counts: dict[Variant, Counter[str]] = {variant: Counter() for variant in done}
         for variant, found in done.items():
@@ -202,6 +249,14 @@ class Progress:
             parts.append(f"accepted {100 * sum(c['accepted'] for c in self.counts.values()) / drafts:.0f} %")
         parts.append(f"{self.tokens / max(time.monotonic() - self.begin, 1e-9):.0f} tok/s")
         return ", ".join(parts + [f"failed {self.failed}"] * bool(self.failed))
+
+
+def _settled(plan: Plan, resume: Path | None) -> Plan:
+    """The plan with the concurrency that the run to go on with was begun at, where it is measured."""
+    if resume is None or plan.concurrency != "auto" or not resume.is_dir():
+        return plan
+    before = {config["settings"].get("concurrency") for config in records.begun_runs(resume).values()}
+    return replace(plan, concurrency=before.pop()) if len(before) == 1 else plan
 
 
 def _folders(plan: Plan, out: Path, resume: Path | None) -> tuple[Path, dict[Variant, Path]]:
@@ -258,7 +313,7 @@ def _endpoints(
             role=role,
             tokenizer=chats[role].tokenizer,
             api_key=api_key,
-            connections=2 * plan.concurrency * max(variant.policy.drafts for variant in plan.variants),
+            connections=2 * plan.workers * max(variant.policy.drafts for variant in plan.variants),
         )
         for role, engine in running.items()
     }

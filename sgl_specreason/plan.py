@@ -6,13 +6,14 @@ Knows nothing of click, HTTP or run folders.
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sgl_specreason import catalog, gpus
 from sgl_specreason.benches import Row, Rows, load_rows
 from sgl_specreason.catalog import Bench, Pair, Sweep, nearest
 from sgl_specreason.engines import EngineSpec, cpu_args, cpu_env
 from sgl_specreason.errors import RecordError, UsageError
+from sgl_specreason.knee import MOST
 from sgl_specreason.policy import DEFAULT_METHODS, METHODS, Author, Method, Policy, policy_of
 from sgl_specreason.prompts import ChatFormat, PromptSet, load_prompts
 from sgl_specreason.records import digest
@@ -42,7 +43,7 @@ class Options:
     samples: int | None = None
     limit: int | None = None
     seed: int = 0
-    concurrency: int | None = None
+    concurrency: int | Literal["auto"] | None = None
     policy: dict[str, Any]
 
 
@@ -55,7 +56,10 @@ class Variant(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A run, resolved: its problems, models, variants and prompts. `specs` is empty where running servers are used."""
+    """A run, resolved: its problems, models, variants and prompts. `specs` is empty where running servers are used.
+
+    `concurrency` is "auto" until it has been measured on the engines.
+    """
 
     bench: Bench
     rows: Rows
@@ -69,13 +73,18 @@ class Plan:
     samples: int
     limit: int | None
     seed: int
-    concurrency: int
+    concurrency: int | Literal["auto"]
     trust_remote_code: bool
     hardware: str
 
     @property
     def problems(self) -> list[Row]:
         return self.rows.rows[: self.limit]
+
+    @property
+    def workers(self) -> int:
+        """How many trajectories may run side by side: as many as are ever tried where that is still to be measured."""
+        return MOST if self.concurrency == "auto" else self.concurrency
 
     @property
     def expected(self) -> int:
@@ -152,7 +161,9 @@ def resolve(options: Options) -> Plan:
     given = {key: value for key, value in options.policy.items() if value is not None}
     variants = _variants(methods, (preset.policy, bench.policy, given), options.match_acceptance, sweep)
     samples = _positive("samples", options.samples, bench.samples)
-    concurrency = _positive("concurrency", options.concurrency, bench.concurrency)
+    concurrency = options.concurrency
+    if concurrency != "auto":
+        concurrency = _positive("concurrency", concurrency, bench.concurrency)
     if options.limit is not None:
         _positive("limit", options.limit, 1)
     prompts = load_prompts(options.prompts)
@@ -287,7 +298,8 @@ def _spec(pair: Pair, role: Author, *, on_gpu: bool) -> EngineSpec:
         pinned = ["--max-total-tokens", str(tokens)] if tokens else []
         args, env = (*pair.args.get(role, []), *pinned), {}
     trust = ("--trust-remote-code",) if pair.trust_remote_code else ()
-    return EngineSpec(role=role, model=pair.model(role), args=(*args, *trust), env=env)
+    args = (*args, "--enable-priority-scheduling", *trust)
+    return EngineSpec(role=role, model=pair.model(role), args=args, env=env)
 
 
 def _short(model: str) -> str:

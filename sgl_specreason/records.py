@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,13 @@ def strict(content: Any) -> Any:
 
 def write_text(path: Path, text: str) -> None:
     """Replaces `path` atomically."""
+    _write(path, [text])
+
+
+def _write(path: Path, parts: Iterable[str]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+        file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
@@ -92,16 +96,22 @@ class RunFolder:
         settings differ (the keys are named) or a line other than a torn last one is malformed.
         """
         path.mkdir(parents=True, exist_ok=True)
-        finished: list[dict[str, Any]] = []
+        done: set[Key] = set()
         torn = False
+
+        def finished() -> Iterator[dict[str, Any]]:
+            for record in trajectories(path):
+                if "error" not in record:
+                    done.add(key_of(record))
+                    yield record
+
         if resume and (path / CONFIG).exists():
             check_settings(path, config["settings"])
-            finished = [record for record in read_trajectories(path) if "error" not in record]
             torn = _is_torn(path / TRAJECTORIES)
-            write_trajectories(path, finished)
+            write_trajectories(path, finished())
         (path / SUMMARY).unlink(missing_ok=True)
         write_json(path / CONFIG, config)
-        return cls(path=path, done={key_of(record) for record in finished}, torn=torn)
+        return cls(path=path, done=done, torn=torn)
 
     def append(self, record: dict[str, Any]) -> None:
         """Writes one finished or failed trajectory; it is in the file when this returns."""
@@ -129,8 +139,8 @@ def without_texts(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_trajectories(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Replaces the records of a run folder, atomically."""
-    write_text(path / TRAJECTORIES, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    """Replaces the records of a run folder, atomically; they may be read from it meanwhile."""
+    _write(path / TRAJECTORIES, (json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 def rewrite_summary(path: Path, summary: dict[str, Any], table: str) -> None:
@@ -139,34 +149,39 @@ def rewrite_summary(path: Path, summary: dict[str, Any], table: str) -> None:
     write_json(path / SUMMARY, summary)
 
 
-def read_trajectories(path: Path) -> list[dict[str, Any]]:
-    """The records of a run folder. A torn last line is left out; raises RecordError (file:line) for any other bad one."""
+def trajectories(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a run folder, one at a time.
+
+    A torn last line is left out; raises RecordError (file:line) for any other bad one.
+    """
     file = path / TRAJECTORIES
     if not file.exists():
-        return []
-    lines = file.read_bytes().split(b"\n")
-    records: list[dict[str, Any]] = []
+        return
     seen: set[Key] = set()
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            key = key_of(record)
-        except (ValueError, KeyError, TypeError):
-            if number == len(lines):
-                break
-            raise RecordError(f"{file}:{number}: not a trajectory's record") from None
-        if key in seen:
-            raise RecordError(f"{file}:{number}: problem {key[0]}, sample {key[1]} occurs twice")
-        seen.add(key)
-        records.append(record)
-    return records
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+                key = key_of(record)
+            except (ValueError, KeyError, TypeError):
+                if not line.endswith(b"\n"):
+                    return
+                raise RecordError(f"{file}:{number}: not a trajectory's record") from None
+            if key in seen:
+                raise RecordError(f"{file}:{number}: problem {key[0]}, sample {key[1]} occurs twice")
+            seen.add(key)
+            yield record
 
 
 def _is_torn(file: Path) -> bool:
     """Whether its last line was cut off in writing."""
-    return file.exists() and not file.read_bytes().endswith(b"\n") and file.stat().st_size > 0
+    if not file.exists() or not file.stat().st_size:
+        return False
+    with file.open("rb") as lines:
+        lines.seek(-1, os.SEEK_END)
+        return lines.read() != b"\n"
 
 
 def begun_runs(top: Path) -> dict[Path, dict[str, Any]]:

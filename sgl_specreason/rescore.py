@@ -1,10 +1,11 @@
 """Owns grading the stored answers of a run again, without any engine."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sgl_specreason.grading import Verdict, grade
-from sgl_specreason.records import read_trajectories, write_trajectories
+from sgl_specreason.records import trajectories, write_trajectories
 
 
 def graded(record: dict[str, Any], gold: str, grader: str) -> dict[str, Any]:
@@ -15,11 +16,17 @@ def graded(record: dict[str, Any], gold: str, grader: str) -> dict[str, Any]:
 
 def rescored(path: Path, config: dict[str, Any]) -> str:
     """Grades the answers in the run folder `path` again, replaces its records, and says how many verdicts changed."""
-    records, changed = read_trajectories(path), 0
-    for record in records:
-        if "error" not in record:
-            new = graded(record, record["gold"], config["grader"])
-            changed += new["correct"] != record["correct"]
-            record |= new
-    write_trajectories(path, records)
-    return f"{path}: {len(records)} answers graded again, {changed} verdicts changed"
+    graded_again = changed = 0
+
+    def regraded() -> Iterator[dict[str, Any]]:
+        nonlocal graded_again, changed
+        for record in trajectories(path):
+            if "error" not in record:
+                new = graded(record, record["gold"], config["grader"])
+                changed += new["correct"] != record["correct"]
+                graded_again += 1
+                record |= new
+            yield record
+
+    write_trajectories(path, regraded())
+    return f"{path}: {graded_again} answers graded again, {changed} verdicts changed"

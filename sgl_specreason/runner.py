@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 Task = TypeVar("Task")
@@ -13,12 +14,19 @@ Result = TypeVar("Result")
 def run_all(tasks: Iterable[Task], work: Callable[[Task], Result], concurrency: int) -> Iterator[Result]:
     """Yields `work(task)` for every task as each one ends, `concurrency` at a time; `tasks` is read lazily.
 
-    An exception of `work` is raised here. The threads are daemons: an interrupted run can always exit.
+    A reader that falls behind holds the work up: few results wait for it. An exception of `work` is raised here. The
+    threads are daemons: an interrupted run can always exit.
     """
     pending = iter(tasks)
     lock = threading.Lock()
     stop = threading.Event()
-    results: queue.Queue[tuple[bool, Result | None, BaseException | None]] = queue.Queue()
+    results: queue.Queue[tuple[bool, Result | None, BaseException | None]] = queue.Queue(maxsize=2 * concurrency)
+
+    def hand_over(*item: Any) -> None:
+        while not stop.is_set():
+            with suppress(queue.Full):
+                results.put(item, timeout=1.0)
+                return
 
     def worker() -> None:
         while not stop.is_set():
@@ -27,10 +35,12 @@ def run_all(tasks: Iterable[Task], work: Callable[[Task], Result], concurrency: 
             if task is None:
                 break
             try:
-                results.put((False, work(task), None))
+                result = work(task)
             except BaseException as error:  # handed over to the reader below
-                results.put((False, None, error))
-        results.put((True, None, None))
+                hand_over(False, None, error)
+            else:
+                hand_over(False, result, None)
+        hand_over(True, None, None)
 
     for _ in range(concurrency):
         threading.Thread(target=worker, daemon=True).start()

@@ -1,6 +1,7 @@
 """Owns the numbers of one run (design.md names them), made from its records and its config. Knows no engines and no tables."""
 
 import json
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,11 +10,12 @@ from typing import Any, TypeVar
 
 from sgl_specreason import stats
 from sgl_specreason.policy import METHODS
-from sgl_specreason.records import SWEEP, begun_runs, read_trajectories
+from sgl_specreason.records import SWEEP, begun_runs, trajectories
 
 T = TypeVar("T")
 
 Record = dict[str, Any]
+WHOLE = ("steps", "requests", "answer_text", "permutation")
 CONDITIONS = ("prompts", "models", "versions", "gpu", "dataset_sha256", "dataset_origin", "commit")
 # What two runs that are compared must have in common; the method and its knobs are what is compared.
 SHARED_SETTINGS = ("bench", "models", "prompts", "dataset_sha256", "samples", "limit", "seed", "concurrency")
@@ -23,25 +25,29 @@ SHARED_CONDITIONS = ("versions", "gpu")
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run folder as it was read."""
+    """A run folder as it was read: of each trajectory its outcome, and the whole records for whoever asks."""
 
     path: Path
     config: Record
-    records: list[Record]
+    outcomes: list[Record]
 
     @property
     def method(self) -> str:
         return str(self.config["settings"]["method"])
 
     @cached_property
+    def records(self) -> list[Record]:
+        return list(trajectories(self.path))
+
+    @cached_property
     def summary(self) -> dict[str, Any]:
-        return summarise(self.records, self.config)
+        return summarise(self.outcomes, self.config)
 
 
 def load_runs(folder: Path) -> list[Run]:
     """The run that `folder` is, or the runs that it holds, in the order of METHODS and their knobs. Raises RecordError."""
     found = begun_runs(folder).items()
-    runs = [Run(path=path, config=config, records=read_trajectories(path)) for path, config in found]
+    runs = [Run(path=path, config=config, outcomes=list(map(outcome, trajectories(path)))) for path, config in found]
     order = [str(method) for method in METHODS]
     told = {
         run.path: [(str(type(value)), value) for value in values.values()]
@@ -52,8 +58,18 @@ def load_runs(folder: Path) -> list[Run]:
     )
 
 
+def outcome(record: Record) -> Record:
+    """What the numbers of a run need of a record, without the texts and requests that make up most of it."""
+    masses = [step["label_mass"] for step in record.get("steps", ()) if "label_mass" in step]
+    return {key: value for key, value in record.items() if key not in WHOLE} | {
+        "judge_requests": sum(request["purpose"] == "judge" for request in record.get("requests", ())),
+        "label_mass_sum": sum(masses),
+        "label_masses": len(masses),
+    }
+
+
 def summarise(records: Sequence[Record], config: Record) -> dict[str, Any]:
-    """The summary of one method's run. Failed trajectories are in `failed` and in nothing else.
+    """The summary of one method's run, of its outcomes. Failed trajectories are in `failed` and in nothing else.
 
     Token counts are totals over the run, shares are 0..1, seconds are wall time.
     """
@@ -66,7 +82,7 @@ def summarise(records: Sequence[Record], config: Record) -> dict[str, Any]:
     wall_s = sum(record["latency_s"] for record in records) / settings["concurrency"]
     fewest = min(map(len, right), default=0)
 
-    def total(key: str) -> int:
+    def total(key: str) -> Any:
         return sum(record[key] for record in done)
 
     low, high = stats.bootstrap_ci95(right)
@@ -104,12 +120,11 @@ def summarise(records: Sequence[Record], config: Record) -> dict[str, Any]:
         "tokens_base": total("tokens_base"),
         "tokens_small": total("tokens_small"),
         "tokens_discarded": total("tokens_discarded"),
+        "tokens_dropped": sum(record.get("tokens_dropped", 0) for record in done),
         "tokens_salvaged": sum(record.get("tokens_salvaged", 0) for record in done),
         "answer_tokens": total("answer_tokens"),
-        "judge_requests": sum(request["purpose"] == "judge" for record in done for request in record["requests"]),
-        "label_mass_mean": stats.mean(
-            [step["label_mass"] for r in done for step in r["steps"] if "label_mass" in step]
-        ),
+        "judge_requests": total("judge_requests"),
+        "label_mass_mean": total("label_mass_sum") / total("label_masses") if total("label_masses") else math.nan,
         "prompt_tokens": total("prompt_tokens"),
         "cached_tokens": total("cached_tokens"),
         "cached_share": stats.share(total("cached_tokens"), total("prompt_tokens")),
@@ -190,7 +205,7 @@ def against_base(runs: Sequence[Run]) -> list[AgainstBase | None]:
         if base is None:
             found.append(None)
             continue
-        latencies = [_grouped(each.records, lambda record: float(record["latency_s"])) for each in (base, run)]
-        accuracy = stats.paired(by_problem(run.records), by_problem(base.records))
+        latencies = [_grouped(each.outcomes, lambda record: float(record["latency_s"])) for each in (base, run)]
+        accuracy = stats.paired(by_problem(run.outcomes), by_problem(base.outcomes))
         found.append(AgainstBase(accuracy=accuracy, speed_up=stats.ratio_of_means(*latencies)))
     return found

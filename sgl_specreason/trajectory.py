@@ -4,7 +4,7 @@ Knows no engine; the programs write into it, the run folder's record is read fro
 """
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
 from sgl_specreason.context import Contexts
@@ -18,7 +18,10 @@ RECENT = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """The account of one request: token counts, and seconds on the client's monotonic clock."""
+    """The account of one request: token counts, and seconds on the client's monotonic clock.
+
+    `engine_seconds` are the server's own, `queue_seconds` those that it waited for its turn, where the server counts them.
+    """
 
     engine: str
     kind: Literal["generate", "select"]
@@ -28,9 +31,13 @@ class Request:
     start_s: float
     seconds: float
     engine_seconds: float
+    queue_seconds: float | None = None
 
     def record(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name in REQUEST_FIELDS if (value := getattr(self, name)) is not None}
+
+
+REQUEST_FIELDS = tuple(item.name for item in fields(Request))
 
 
 class Call(NamedTuple):

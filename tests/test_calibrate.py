@@ -22,7 +22,7 @@ from sgl_specreason.calibrate import (
     risk_p_value,
 )
 from sgl_specreason.demo.problems import problems
-from sgl_specreason.summary import Run, load_runs
+from sgl_specreason.summary import Run, load_runs, outcome
 
 VALUES = st.lists(st.integers(0, 5).map(float), min_size=1, max_size=20)
 
@@ -76,7 +76,7 @@ def run_at(path: Path, method: str, threshold: float) -> Run:
 
 def with_answers(run: Run, right: list[bool]) -> Run:
     records = [record(at, correct=correct) for at, correct in enumerate(right)]
-    return Run(path=run.path, config=run.config, records=records)
+    return Run(path=run.path, config=run.config, outcomes=[outcome(record) for record in records])
 
 
 def test_a_false_certificate_is_as_rare_as_stated_over_a_whole_sweep(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sgl_specreason.errors import RecordError, UsageError
-from sgl_specreason.records import RunFolder, check_writable, digest, fresh_folder, read_trajectories, write_json
+from sgl_specreason.records import RunFolder, check_writable, digest, fresh_folder, trajectories, write_json
 
 CONFIG: dict[str, Any] = {"settings": {"seed": 1, "policy": {"threshold": 7.0}}}
 
@@ -25,7 +25,7 @@ def begun(path: Path) -> RunFolder:
 
 def test_records_are_on_disk_before_the_run_ends(tmp_path: Path) -> None:
     begun(tmp_path)
-    assert [r["problem_id"] for r in read_trajectories(tmp_path)] == ["p0", "p1", "p2"]
+    assert [r["problem_id"] for r in list(trajectories(tmp_path))] == ["p0", "p1", "p2"]
     assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
     assert not (tmp_path / "summary.json").exists()
 
@@ -36,7 +36,7 @@ def test_resuming_keeps_finished_ones_and_runs_failed_ones_again(tmp_path: Path)
     again = RunFolder.open(tmp_path, CONFIG, resume=True)
     assert again.done == {("p0", 0), ("p1", 0), ("p2", 0)}
     again.append(record(3))
-    assert [r["problem_id"] for r in read_trajectories(tmp_path)] == ["p0", "p1", "p2", "p3"]
+    assert [r["problem_id"] for r in list(trajectories(tmp_path))] == ["p0", "p1", "p2", "p3"]
 
 
 def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
     file = tmp_path / "trajectories.jsonl"
     file.write_bytes(file.read_bytes() + b'{"problem_id": "p9", "sam')
     assert RunFolder.open(tmp_path, CONFIG, resume=True).done == {("p0", 0), ("p1", 0), ("p2", 0)}
-    assert len(read_trajectories(tmp_path)) == 3
+    assert len(list(trajectories(tmp_path))) == 3
 
 
 @pytest.mark.parametrize("line", [b"{", b"[1]", b'{"sample": 0}', b"\xff\xfe"])
@@ -54,13 +54,13 @@ def test_a_malformed_line_elsewhere_is_named(tmp_path: Path, line: bytes) -> Non
     lines = file.read_bytes().split(b"\n")
     file.write_bytes(b"\n".join([lines[0], line, *lines[1:]]))
     with pytest.raises(RecordError, match=r"trajectories\.jsonl:2"):
-        read_trajectories(tmp_path)
+        list(trajectories(tmp_path))
 
 
 def test_a_problem_written_twice_is_an_error(tmp_path: Path) -> None:
     begun(tmp_path).append(record(1))
     with pytest.raises(RecordError, match="p1, sample 0 occurs twice"):
-        read_trajectories(tmp_path)
+        list(trajectories(tmp_path))
 
 
 def test_other_settings_are_refused_and_the_keys_named(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_other_settings_are_refused_and_the_keys_named(tmp_path: Path) -> None:
     other = {"settings": {"seed": 1, "policy": {"threshold": 5.0}}}
     with pytest.raises(RecordError, match=r"policy\.threshold: 7\.0 then, 5\.0 now"):
         RunFolder.open(tmp_path, other, resume=True)
-    assert len(read_trajectories(tmp_path)) == 3
+    assert len(list(trajectories(tmp_path))) == 3
 
 
 def test_a_taken_name_gets_a_number(tmp_path: Path) -> None:

@@ -41,9 +41,7 @@ def answers(size: int, tokens: int) -> tuple[list[bytes], bytes, bytes]:
         "finish_reason": {"type": "stop", "matched": "\n\n"},
         "e2e_latency": 0.0,
     }
-    written = [
-        reply({"text": text, "output_ids": ids, "meta_info": meta}) for text, ids in steps(size, tokens)
-    ]
+    written = [reply({"text": text, "output_ids": ids, "meta_info": meta}) for text, ids in steps(size, tokens)]
     digits = [[-0.01 if digit == 9 else -8.0, digit, None] for digit in range(10)]
     judged = {"completion_tokens": 0, "output_token_ids_logprobs": [digits]}
     return written, reply({"text": "", "output_ids": [], "meta_info": meta | judged}), reply({"model_path": "stub"})
