@@ -4,10 +4,13 @@ Knows nothing of SpecReason. Loaded by SGLang's server processes through the ent
 `sglang.srt.platforms`; where torch sees an accelerator, SGLang's own platform is used.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
+
+PADDING = 4
+"""Requests of different lengths are computed together while that wastes less than this factor."""
 
 
 def activate() -> str | None:
@@ -54,43 +57,91 @@ def _mixed(x: "torch.Tensor") -> "torch.Tensor":
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
 
 
-def extend_attention(
+class Span(NamedTuple):
+    """One request in a batch: its row of the token table, its length in tokens, and how many of these are new."""
+
+    row: int
+    length: int
+    new: int
+
+
+class Layout(NamedTuple):
+    """Requests that are computed together: which new tokens are theirs, where their context lies, what each may see.
+
+    `tokens` is a slice of the batch's new tokens, `slots` (requests, positions), `mask` (requests, 1, new, positions) or
+    None where everything is seen, `real` (requests, new) or None where all have as many new tokens.
+    """
+
+    tokens: slice
+    slots: "torch.Tensor"
+    mask: "torch.Tensor | None"
+    real: "torch.Tensor | None"
+
+
+def layouts(spans: list[Span], req_to_token: "torch.Tensor", start: int = 0) -> list[Layout]:
+    """How a batch is computed: all at once where its requests are alike, else one by one."""
+    import torch
+
+    most_new, longest = max(span.new for span in spans), max(span.length for span in spans)
+    if len(spans) * most_new * longest > PADDING * sum(span.new * span.length for span in spans):
+        found = []
+        for span in spans:
+            found += layouts([span], req_to_token, start)
+            start += span.new
+        return found
+    tokens = slice(start, start + sum(span.new for span in spans))
+    if len(spans) == 1 and most_new == 1:
+        return [Layout(tokens, req_to_token[spans[0].row, None, :longest], None, None)]
+    lengths = torch.tensor([span.length for span in spans])
+    seen = (lengths - torch.tensor([span.new for span in spans]))[:, None] + torch.arange(most_new)
+    mask = torch.arange(longest) <= seen[:, None, :, None]
+    real = None if all(span.new == most_new for span in spans) else seen < lengths[:, None]
+    return [Layout(tokens, req_to_token[[span.row for span in spans], :longest], mask, real)]
+
+
+def attention(
     query: "torch.Tensor",
     output: "torch.Tensor",
     k_cache: "torch.Tensor",
     v_cache: "torch.Tensor",
-    req_to_token: "torch.Tensor",
-    requests: list[tuple[int, int, int]],
+    batch: list[Layout],
     *,
     scaling: float | None,
     enable_gqa: bool,
 ) -> None:
     """Causal attention of each request's new tokens over its whole context, into `output`.
 
-    `query` and `output` are (new tokens of all requests, heads, size), the caches (slots, key heads, size),
-    `req_to_token` (rows, positions). `requests` holds each one's row, length, and how much of it is cached.
+    `query` and `output` are (new tokens of all requests, heads, size), the caches (slots, key heads, size).
     """
-    import torch
     from torch.nn.functional import scaled_dot_product_attention
 
-    start = 0
-    for row, length, cached in requests:
-        new = length - cached
-        slots = req_to_token[row, :length]
-        mask = None
-        if cached and new > 1:
-            mask = torch.ones(new, length, dtype=torch.bool, device=query.device).tril_(cached)
+    for tokens, slots, mask, real in batch:
+        asked = query[tokens]
+        if real is None:
+            asked = asked.reshape(len(slots), -1, *query.shape[1:])
+        else:
+            padded = query.new_zeros(*real.shape, *query.shape[1:])
+            padded[real] = asked
+            asked = padded
         attended = scaled_dot_product_attention(
-            query[start : start + new].transpose(0, 1)[None],
-            k_cache[slots].transpose(0, 1)[None],
-            v_cache[slots].transpose(0, 1)[None],
+            asked.transpose(1, 2),
+            k_cache[slots].transpose(1, 2).to(query.dtype),
+            v_cache[slots].transpose(1, 2).to(query.dtype),
             attn_mask=mask,
-            is_causal=not cached,
             scale=scaling,
             enable_gqa=enable_gqa,
-        )
-        output[start : start + new] = attended[0].transpose(0, 1)
-        start += new
+        ).transpose(1, 2)
+        output[tokens] = attended.reshape(-1, *output.shape[1:]) if real is None else attended[real]
+
+
+ENCODER_LENS = {"_run_sdpa_forward_extend": 5, "_run_sdpa_forward_decode": 3}
+"""SGLang's torch attention, and the place of an encoder's lengths among the arguments after the caches."""
+
+
+def _plain(name: str, options: dict[str, Any]) -> bool:
+    """Whether this is the attention of an ordinary decoder, over everything before."""
+    window, causal = options.get("sliding_window_size"), options.get("causal") or name.endswith("decode")
+    return bool(causal) and not options.get("is_cross_attn") and (window is None or window < 0)
 
 
 def __getattr__(name: str) -> Any:
@@ -115,36 +166,43 @@ def __getattr__(name: str) -> Any:
             arguments.add_radix_supported_deterministic_attention_backend_choices(["torch_native"])
 
         def init_backend(self) -> None:
-            """Seeded sampling without its GPU parts (batch-invariant kernels in Triton), and attention for new tokens only.
+            """Seeded sampling without its GPU parts (batch-invariant kernels in Triton), and attention that uses cache and batch.
 
-            SGLang's torch attention computes a prefill for the whole context, cached or not, and throws that part away: a
-            judge's request would cost O(context^2) and not O(context x step).
+            SGLang's torch attention computes a prefill for the whole context, cached or not, and throws that part away, so
+            that a judge's request would cost O(context^2) and not O(context x step); and it takes a batch one by one.
             """
             from sglang.srt import batch_invariant_ops
             from sglang.srt.layers import sampler
             from sglang.srt.layers.attention.torch_native_backend import TorchNativeAttnBackend
 
-            whole = TorchNativeAttnBackend._run_sdpa_forward_extend
+            def begin(self: Any, forward_batch: Any) -> None:
+                whole_begin(self, forward_batch)
+                rows, lengths = forward_batch.req_pool_indices.tolist(), forward_batch.seq_lens.tolist()
+                decode = forward_batch.forward_mode.is_decode()
+                new = [1] * len(rows) if decode else forward_batch.extend_seq_lens.tolist()
+                spans = list(map(Span, rows, lengths, new))
+                self.forward_metadata = layouts(spans, self.req_to_token_pool.req_to_token) if spans else []
 
-            def new_only(
-                self: Any, query: Any, output: Any, k_cache: Any, v_cache: Any, req_to_token: Any, rows: Any,
-                lengths: Any, cached: Any, new: Any, encoder_lens: Any = None, **options: Any,
-            ) -> Any:  # fmt: skip
-                window = options.get("sliding_window_size")
-                if encoder_lens is not None or not options.get("causal") or (window is not None and window > -1):
-                    return whole(
-                        self, query, output, k_cache, v_cache, req_to_token, rows, lengths, cached, new, encoder_lens,
-                        **options,
+            def run(whole: Any) -> Any:
+                def attend(
+                    self: Any, query: Any, output: Any, k_cache: Any, v_cache: Any, *others: Any, **options: Any
+                ) -> Any:
+                    if not _plain(whole.__name__, options) or any(
+                        item is not None for item in others[ENCODER_LENS[whole.__name__] :]
+                    ):
+                        return whole(self, query, output, k_cache, v_cache, *others, **options)
+                    attention(
+                        query, output, k_cache, v_cache, self.forward_metadata,
+                        scaling=options.get("scaling"), enable_gqa=options.get("enable_gqa", False),
                     )  # fmt: skip
-                requests = list(zip(rows.tolist(), lengths.tolist(), cached.tolist(), strict=True))
-                extend_attention(
-                    query, output, k_cache.to(query.dtype), v_cache.to(query.dtype), req_to_token, requests,
-                    scaling=options.get("scaling"), enable_gqa=options.get("enable_gqa", False),
-                )  # fmt: skip
-                return output
+                    return output
 
-            TorchNativeAttnBackend._run_sdpa_forward_extend = new_only
+                return attend
 
+            whole_begin = TorchNativeAttnBackend.init_forward_metadata
+            TorchNativeAttnBackend.init_forward_metadata = begin
+            for name in ENCODER_LENS:
+                setattr(TorchNativeAttnBackend, name, run(getattr(TorchNativeAttnBackend, name)))
             batch_invariant_ops.enable_batch_invariant_mode = lambda: None
             sampler.multinomial_with_seed = seeded_choice
 

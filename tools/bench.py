@@ -1,0 +1,318 @@
+"""Owns the performance figures: our client against engines that answer at once, and the method on the bundled pair.
+
+Example: python tools/bench.py --problems 24 --runs 3 --out runs/bench
+
+Prints its tables as it goes and one JSON object as its last line (medians over the runs). Every ratio is between things that
+ran in the same minutes on the same machine, in turns; seconds of different runs do not compare.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from client_cost import client_cost, growth
+from plain_loop import Done, Job, PlainLoop, processes
+
+from sgl_specreason import stats
+from sgl_specreason.endpoint import Endpoint
+from sgl_specreason.engines import started
+from sgl_specreason.plan import Options, Plan, Variant, resolve
+from sgl_specreason.policy import Author
+from sgl_specreason.program import run_trajectory
+from sgl_specreason.prompts import ChatFormat, load_tokenizer
+from sgl_specreason.runner import run_all
+from sgl_specreason.trajectory import Trajectory
+
+Say = Callable[[str], None]
+MANY = 16
+CROWD = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """A trajectory with the seconds that it took."""
+
+    trajectory: Trajectory
+    begin: float
+    latency_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """The engines of the bundled pair, up, and the ways to run a problem on them."""
+
+    plan: Plan
+    endpoints: dict[Author, Endpoint]
+    chats: dict[Author, ChatFormat]
+    urls: dict[str, str]
+    variants: dict[str, Variant]
+
+    def run(self, name: str, number: int, key: str) -> Timed:
+        """Problem `number` by the variant `name`, in a part of the cache that only `key` has."""
+        trajectory = self.plan.trajectory(self.variants[name], self.plan.problems[number], 0, self.chats)
+        trajectory.cache_key = key
+        begin = time.monotonic()
+        run_trajectory(self.variants[name].method, trajectory, self.endpoints)
+        return Timed(trajectory=trajectory, begin=begin, latency_s=time.monotonic() - begin)
+
+    def job(self, number: int) -> Job:
+        row, policy = self.plan.problems[number], self.variants["default"].policy
+        return Job(
+            problem_id=row.id,
+            question=self.plan.prompts[self.plan.bench.prompt].fill(**row.values()),
+            judge=self.plan.prompts["judge"].text,
+            judge_reply=self.plan.prompts["judge_answer"].fill(score=""),
+            threshold=policy.threshold,
+            budget_tokens=policy.budget_tokens,
+            step_tokens=policy.step_tokens,
+            answer_tokens=policy.answer_tokens,
+        )
+
+    def flush(self) -> None:
+        for endpoint in self.endpoints.values():
+            endpoint.flush_cache()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--problems", type=int, default=24, help="problems of the demo bench at concurrency 1")
+    parser.add_argument("--runs", type=int, default=3, help="repetitions, of which medians are given")
+    parser.add_argument("--out", type=Path, help="a folder for the figures' data and the growth curve (SVG)")
+    options = parser.parse_args()
+    begin = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"[{time.monotonic() - begin:4.0f} s] {line}", file=sys.stderr, flush=True)
+
+    found = client_cost(runs=options.runs, say=say)
+    curve = growth(say=say)
+    with tempfile.TemporaryDirectory() as logs:
+        plan = resolve(
+            Options(bench="demo", methods=("base", "specreason"), limit=max(options.problems, 2 * CROWD), policy={})
+        )
+        # the engines count the seconds that a request waits for its turn
+        specs = [replace(spec, args=(*spec.args, "--enable-metrics")) for spec in plan.specs]
+        with started(specs, Path(logs), say=say) as engines:
+            bench = prepared(plan, {role: engine.url for role, engine in engines.items()})
+            found |= alone(bench, options.problems, options.runs, say)
+            found |= together(bench, options.runs, say)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "bench.json").write_text(json.dumps(found | {"growth": curve}, indent=1) + "\n")
+    print(json.dumps({key: value for key, value in found.items() if not isinstance(value, dict)}))
+
+
+def prepared(plan: Plan, urls: dict[Author, str]) -> Bench:
+    """Endpoints over the running engines, and the variants that are compared."""
+    tokenizers = {role: load_tokenizer(plan.models[role]) for role in urls}
+    endpoints = {
+        role: Endpoint(url, role=role, tokenizer=tokenizers[role], connections=2 * CROWD) for role, url in urls.items()
+    }
+    base, ours = plan.variants
+    return Bench(
+        plan=plan,
+        endpoints=endpoints,
+        chats={role: ChatFormat(tokenizer=tokenizer) for role, tokenizer in tokenizers.items()},
+        urls={str(role): url for role, url in urls.items()},
+        variants={
+            "base": base,
+            "default": ours,
+            "no lookahead": Variant(ours.method, replace(ours.policy, lookahead=0)),
+            "no merging": Variant(ours.method, replace(ours.policy, min_step_tokens=0)),
+        },
+    )
+
+
+def alone(bench: Bench, problems: int, runs: int, say: Say) -> dict[str, Any]:
+    """One trajectory at a time: each problem by every variant and the plain loop, in turns."""
+    loop = PlainLoop(bench.urls)
+    figures: dict[str, list[float]] = {}
+    for run in range(runs + 1):
+        timed: dict[str, list[Timed]] = {name: [] for name in bench.variants}
+        plain: list[Done] = []
+        bench.flush()
+        for number in range(problems if run else 2):
+            names = [*bench.variants, "plain"]
+            turn = number % len(names)
+            for name in names[turn:] + names[:turn]:
+                if name == "plain":
+                    plain.append(loop.run(bench.job(number)))
+                else:
+                    timed[name].append(bench.run(name, number, f"{name} {run}"))
+        if run == 0:  # warm-up
+            continue
+        check_same(timed["default"], timed["no lookahead"], plain)
+        seconds = {name: [one.latency_s for one in found] for name, found in timed.items()}
+        total = {name: sum(values) for name, values in seconds.items()}
+        for key, name in (
+            ("speedup_base", "default"),
+            ("speedup_base_no_lookahead", "no lookahead"),
+            ("speedup_base_no_merging", "no merging"),
+        ):
+            figures.setdefault(key, []).append(total["base"] / total[name])
+        figures.setdefault("latency_ratio_plain", []).append(sum(d.latency_s for d in plain) / total["default"])
+        figures.setdefault("latency_ratio_plain_no_lookahead", []).append(
+            sum(d.latency_s for d in plain) / total["no lookahead"]
+        )
+        figures.setdefault("uncovered_share", []).append(uncovered(timed["default"]))
+        figures.setdefault("cached_share", []).append(reuse(timed["default"], bench))
+        say(f"concurrency 1, run {run} of {runs}: " + words(figures))
+    for name in ("default", "no lookahead", "no merging"):
+        ratio = stats.ratio_of_means(
+            *({one.trajectory.problem_id: [one.latency_s] for one in timed[each]} for each in ("base", name))
+        )
+        say(
+            f"speed-up over base, {name}: {ratio.value:.2f} [{ratio.ci95[0]:.2f}, {ratio.ci95[1]:.2f}] "
+            "(95 %, by problem, last run)"
+        )
+    profile(timed["default"], "one trajectory at a time", say)
+    return medians(figures)
+
+
+def together(bench: Bench, runs: int, say: Say) -> dict[str, Any]:
+    """16 side by side against as many plain loops, each a process as published; and a profile of 64."""
+    figures: dict[str, list[float]] = {}
+    numbers = list(range(2 * MANY))
+    with processes(bench.urls, MANY) as plain:
+        plain([bench.job(number) for number in numbers[:MANY]])  # warm-up
+        for run in range(runs):
+            bench.flush()
+            begin = time.monotonic()
+            ours = list(run_all(numbers, lambda number: bench.run("default", number, f"many {run}"), MANY))  # noqa: B023
+            middle = time.monotonic()
+            bench.flush()
+            between = time.monotonic()
+            theirs = plain([bench.job(number) for number in numbers])
+            end = time.monotonic()
+            assert len(ours) == len(theirs)
+            figures.setdefault("throughput_ratio_plain", []).append((end - between) / (middle - begin))
+            say(f"concurrency {MANY}, run {run + 1} of {runs}: " + words(figures))
+    bench.flush()
+    crowd = list(run_all(range(2 * CROWD), lambda number: bench.run("default", number, "crowd"), CROWD))
+    profile(crowd, f"{CROWD} side by side", say)
+    return medians(figures)
+
+
+def check_same(default: Sequence[Timed], plain_order: Sequence[Timed], plain: Sequence[Done]) -> None:
+    """The comparison is of the same work: all decide the same, step by step."""
+    for one, other, done in zip(default, plain_order, plain, strict=True):
+        kept = [(kept.by, kept.step.text) for kept in one.trajectory.kept]
+        assert kept == [(kept.by, kept.step.text) for kept in other.trajectory.kept], one.trajectory.problem_id
+        assert tuple(kept) == done.steps, one.trajectory.problem_id
+
+
+def uncovered(timed: Sequence[Timed]) -> float:
+    """The share of wall time in which neither engine worked on the trajectory: HTTP, our own code, waiting for a thread."""
+    covered = wall = 0.0
+    for one in timed:
+        spans = []
+        for call in one.trajectory.calls:
+            spare = (call.account.seconds - call.account.engine_seconds) / 2
+            spans.append((call.account.start_s + spare, call.account.start_s + call.account.seconds - spare))
+        covered += union(spans)
+        wall += one.latency_s
+    return 1 - covered / wall
+
+
+def union(spans: list[tuple[float, float]]) -> float:
+    """The length of what the spans cover together."""
+    length, end = 0.0, float("-inf")
+    for start, stop in sorted(spans):
+        length += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return length
+
+
+def reuse(timed: Sequence[Timed], bench: Bench) -> float:
+    """The share of prompt tokens that an engine had cached, of those that it had seen: all but what was appended since.
+
+    Raises AssertionError where a request misses more than design.md allows: its own last step, judge turn, and one token.
+    """
+    cached = seen = 0
+    for one in timed:
+        t = one.trajectory
+        calls = {
+            purpose: iter([c.account for c in t.calls if c.purpose == purpose and not c.dropped])
+            for purpose in PURPOSES
+        }
+        ids = {role: endpoint.ids for role, endpoint in bench.endpoints.items()}
+        last = 0
+        for number, kept in enumerate(t.kept):
+            if kept.draft is not None:
+                account = next(calls["draft"])
+                fresh = last if number else account.prompt_tokens
+                cached, seen = cached + account.cached_tokens, seen + account.prompt_tokens - fresh
+                assert account.cached_tokens >= account.prompt_tokens - fresh - 1, (t.problem_id, number, "draft")
+            if kept.judgement is not None and kept.draft is not None:
+                account = next(calls["judge"])
+                closed = kept.draft.ending == "think_end"
+                turn = t.texts.judge_closed if closed else t.texts.judge_open
+                fresh = len(ids["base"](kept.draft.text + turn)) if number else account.prompt_tokens
+                cached, seen = cached + account.cached_tokens, seen + account.prompt_tokens - fresh
+                assert account.cached_tokens >= account.prompt_tokens - fresh - 1, (t.problem_id, number, "judge")
+            if kept.by == "base":
+                account = next(calls["regenerate"])
+                cached, seen = cached + account.cached_tokens, seen + account.prompt_tokens - 1
+                assert account.cached_tokens >= account.prompt_tokens - 1, (t.problem_id, number, "regenerate")
+            last = len(ids["small"](kept.step.text)) if kept.by == "base" else 1
+    return min(cached / seen, 1.0)
+
+
+PURPOSES = ("draft", "judge", "regenerate", "answer")
+
+
+def profile(timed: Sequence[Timed], title: str, say: Say) -> None:
+    """Where wall time goes, in seconds a trajectory: engines by purpose, waiting for a turn there, HTTP, our own time."""
+    count = len(timed)
+    wall = sum(one.latency_s for one in timed) / count
+    say(f"profile, {title}: {count} trajectories, {wall:.3f} s each")
+    rows: list[tuple[str, float, float]] = []
+    http = queued = 0.0
+    for purpose, dropped in [(purpose, False) for purpose in PURPOSES] + [("draft", True)]:
+        accounts = [
+            call.account
+            for one in timed
+            for call in one.trajectory.calls
+            if call.purpose == purpose and call.dropped == dropped
+        ]
+        waiting = sum(account.queue_seconds or 0.0 for account in accounts)
+        rows.append(
+            (
+                f"{purpose}{' ahead, dropped' if dropped else ''}: engine",
+                (sum(account.engine_seconds for account in accounts) - waiting) / count,
+                len(accounts) / count,
+            )
+        )
+        http += sum(account.seconds - account.engine_seconds for account in accounts) / count
+        queued += waiting / count
+    requests = sum(number for _, _, number in rows)
+    rows.append(("waiting for a turn in an engine", queued, requests))
+    rows.append(("HTTP and JSON, both sides", http, requests))
+    spans = [
+        union([(c.account.start_s, c.account.start_s + c.account.seconds) for c in one.trajectory.calls])
+        for one in timed
+    ]
+    rows.append(("our own code (outside requests)", wall - sum(spans) / count, 0.0))
+    overlap = sum(value for _, value, _ in rows) - wall
+    rows.append(("less what ran side by side", -overlap, 0.0))
+    for name, value, number in rows:
+        say(f"  {name:36} {value:8.4f} s {100 * value / wall:6.1f} %" + (f"  {number:5.1f} requests" if number else ""))
+
+
+def medians(figures: dict[str, list[float]]) -> dict[str, Any]:
+    return {key: round(statistics.median(values), 4) for key, values in figures.items()}
+
+
+def words(figures: dict[str, list[float]]) -> str:
+    return ", ".join(f"{key} {values[-1]:.4g}" for key, values in figures.items())
+
+
+if __name__ == "__main__":
+    main()

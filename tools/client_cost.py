@@ -1,0 +1,162 @@
+"""Owns what our own client costs: steps a second and CPU per step against engines that answer at once.
+
+Knows no models: the words are numbers, the ids as wide as those of a vocabulary of 150,000.
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stub_engine import steps, vocabulary_words
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from sgl_specreason.endpoint import Endpoint
+from sgl_specreason.policy import Author, Policy
+from sgl_specreason.program import run_trajectory
+from sgl_specreason.runner import run_all
+from sgl_specreason.trajectory import Texts, Trajectory
+
+VOCABULARY = 150_000
+STEP_TOKENS = 20
+STEPS = 40
+CONCURRENCY = 64
+SHORT, LONG = 500, 16_000
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of one process: steps a second of wall time, and CPU seconds per step."""
+
+    steps_per_s: float
+    cpu_s: float
+
+
+def client_cost(*, runs: int, say: Say) -> dict[str, Any]:
+    """Medians at concurrency 64 in contexts of 500 and 16,000 tokens, in turns; the growth is of CPU per step."""
+    found: dict[int, list[Cost]] = {SHORT: [], LONG: []}
+    with stub_engines(CONCURRENCY) as engines:
+        texts = {context: texts_of(context) for context in found}
+        for run in range(runs + 1):
+            for context, costs in found.items():
+                cost = measured(engines, texts[context], 2 * CONCURRENCY, STEPS, CONCURRENCY)
+                if run:  # the first is a warm-up
+                    costs.append(cost)
+                    say(
+                        f"client, {context:5} tokens of context, concurrency {CONCURRENCY}: {cost.steps_per_s:.0f} steps/s, "
+                        f"{1e3 * cost.cpu_s:.2f} ms of CPU per step"
+                    )
+        memory = live_memory(engines, texts[LONG])
+        say(f"client, memory of a live trajectory of {LONG} tokens: {memory / 1e3:.0f} kB")
+    short, long = ([statistics.median(c.cpu_s for c in found[context])][0] for context in (SHORT, LONG))
+    return {
+        "client_steps_per_s": round(statistics.median(c.steps_per_s for c in found[SHORT]), 1),
+        "client_steps_per_s_16k": round(statistics.median(c.steps_per_s for c in found[LONG]), 1),
+        "client_cpu_ms_per_step": round(1e3 * short, 3),
+        "client_growth_500_16k": round(long / short, 3),
+        "client_kb_per_trajectory": round(memory / 1e3, 1),
+    }
+
+
+def growth(*, say: Say) -> dict[str, list[float]]:
+    """CPU seconds of whole trajectories by their length up to 16,000 tokens, one at a time; says how they grow."""
+    lengths = [1000, 2000, 4000, 8000, 12000, 16000]
+    with stub_engines(1) as engines:
+        measured(engines, texts_of(SHORT), 4, STEPS, 1)
+        seconds = [
+            statistics.median(
+                measured(engines, texts_of(100), 1, length // STEP_TOKENS, 1).cpu_s * (length // STEP_TOKENS)
+                for _ in range(5)
+            )
+            for length in lengths
+        ]
+    exponent, _ = np.polyfit(np.log(lengths), np.log(seconds), 1)
+    slope, start = np.polyfit(lengths, seconds, 1)
+    rest = np.array(seconds) - np.polyval([slope, start], lengths)
+    fit = 1 - float((rest**2).sum() / ((np.array(seconds) - np.mean(seconds)) ** 2).sum())
+    say(
+        f"client, whole trajectories of 1,000 to 16,000 tokens: CPU grows as length^{exponent:.2f}; "
+        f"a line explains {100 * fit:.1f} % ({1e6 * slope:.0f} us a token)"
+    )
+    return {"tokens": list(map(float, lengths)), "client_cpu_s": seconds}
+
+
+def measured(engines: dict[Author, Endpoint], texts: Texts, trajectories: int, count: int, concurrency: int) -> Cost:
+    """`trajectories` of `count` accepted steps each, after the texts' prompt."""
+    policy = Policy(budget_tokens=count * STEP_TOKENS, on_budget="stop", temperature=0.0)
+
+    def work(number: int) -> int:
+        t = Trajectory(problem_id=str(number), sample=0, sampling_seed=number, policy=policy, texts=texts)
+        run_trajectory("specreason", t, engines)
+        return len(t.kept)
+
+    cpu, wall = time.process_time(), time.monotonic()
+    done = sum(run_all(range(trajectories), work, concurrency))
+    assert done == trajectories * count
+    return Cost(steps_per_s=done / (time.monotonic() - wall), cpu_s=(time.process_time() - cpu) / done)
+
+
+def live_memory(engines: dict[Author, Endpoint], texts: Texts, count: int = 16) -> float:
+    """Bytes that each trajectory holds which has come to 16,000 tokens and is not finished."""
+    policy = Policy(budget_tokens=STEPS * STEP_TOKENS, on_budget="stop", temperature=0.0)
+    held = []
+    tracemalloc.start()
+    for number in range(count):
+        t = Trajectory(problem_id=str(number), sample=0, sampling_seed=number, policy=policy, texts=texts)
+        run_trajectory("specreason", t, engines)
+        held.append(t)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return size / len(held)
+
+
+def texts_of(context: int) -> Texts:
+    """A prompt of about `context` tokens, and a judge turn of a usual length."""
+    written = steps(VOCABULARY, STEP_TOKENS)[: max(1, context // STEP_TOKENS)]
+    prompt = "".join(text for text, _ in written)
+    turn = "</think> " + " ".join(f"w{number}" for number in range(1, 60)) + " "
+    return Texts(
+        prompts={"base": prompt, "small": prompt},
+        judge_open=turn,
+        judge_closed=turn,
+        binary_open="",
+        binary_closed="",
+        close="",
+        think_end="</think>",
+    )
+
+
+@contextmanager
+def stub_engines(connections: int) -> Iterator[dict[Author, Endpoint]]:
+    """Two stub engines, each a process of its own, and endpoints over them."""
+    words = [*vocabulary_words(VOCABULARY), *map(str, range(10))]
+    tokenizer = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="w1"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n\n|[^ \n]+"), "removed", invert=True)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    command = [sys.executable, str(Path(__file__).with_name("stub_engine.py")), "--vocabulary", str(VOCABULARY)]
+    servers: list[subprocess.Popen[str]] = []
+    try:
+        engines: dict[Author, Endpoint] = {}
+        roles: tuple[Author, ...] = ("small", "base")
+        for role in roles:
+            servers.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            assert servers[-1].stdout is not None
+            url = servers[-1].stdout.readline().strip()
+            engines[role] = Endpoint(url, role=role, tokenizer=fast, connections=2 * connections)
+        yield engines
+        for endpoint in engines.values():
+            endpoint.stop()
+    finally:
+        for server in servers:
+            if server.stdin:
+                server.stdin.close()
+            server.wait(10)
