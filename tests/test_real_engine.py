@@ -12,15 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import psutil
 import pytest
+import sglang as sgl
 from test_prompts import QWEN3
 
 from sgl_specreason import engines as servers
 from sgl_specreason.benches import Row
 from sgl_specreason.demo.problems import problems
 from sgl_specreason.endpoint import Endpoint
-from sgl_specreason.errors import RequestError
+from sgl_specreason.errors import Aborted, RequestError
 from sgl_specreason.plan import Options, Plan, resolve
 from sgl_specreason.policy import Author, Method
 from sgl_specreason.program import run_trajectory
@@ -76,9 +78,11 @@ class Watched(Endpoint):
         self.sent: list[tuple[str, list[int]]] = []
         super().__init__(*args, **kwargs)
 
-    def _generate(self, kind: Any, s: Any, data: dict[str, Any]) -> Any:
-        self.sent.append((kind, self.ids(s.text_)))
-        return super()._generate(kind, s, data)
+    def _call(self, verb: str, path: str, data: dict[str, Any] | None = None, **options: Any) -> Any:
+        if path == "/generate" and data is not None:
+            kind = "select" if "token_ids_logprob" in data else "generate"
+            self.sent.append((kind, orjson.loads(orjson.dumps(data["input_ids"]))))
+        return super()._call(verb, path, data, **options)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +124,7 @@ def test_every_prompt_extends_an_earlier_one_and_is_cached_up_to_the_last_step(
     served: Servers, threshold: float
 ) -> None:
     """What was sent is a prefix of what will be sent; only what is new is computed."""
-    trajectory = served.trajectory(1, threshold=threshold)
+    trajectory = served.trajectory(1, threshold=threshold, lookahead=0)
     endpoints = served.endpoints()
     for endpoint in endpoints.values():
         endpoint.flush_cache()
@@ -152,6 +156,108 @@ def test_every_prompt_extends_an_earlier_one_and_is_cached_up_to_the_last_step(
     first, *rest = [call.account for call in trajectory.calls if call.purpose == "draft"]
     assert first.cached_tokens == 0
     assert all(account.cached_tokens >= first.prompt_tokens - 1 for account in rest)
+
+
+@pytest.mark.parametrize(("threshold", "lookahead"), [(0.0, 1), (7.0, 0), (7.0, 1), (7.0, 3), (9.0, 1)])
+def test_nothing_is_computed_twice(served: Servers, threshold: float, lookahead: int) -> None:
+    """Not cached of a judge's prompt: its step and turn; of a draft's: the last step, if base wrote it; of a rewrite's: a token.
+
+    After the first request of each engine, and to the token.
+    """
+    requests = 0
+    for number in range(10, 14):
+        t = served.trajectory(number, threshold=threshold, lookahead=lookahead, min_step_tokens=0)
+        t.cache_key = f"twice {threshold} {lookahead} {number}"
+        endpoints = served.endpoints()
+        run_trajectory("specreason", t, endpoints)  # type: ignore[arg-type]
+        accounts = {
+            purpose: iter([call.account for call in t.calls if call.purpose == purpose and not call.dropped])
+            for purpose in ("draft", "judge", "regenerate")
+        }
+        for at, kept in enumerate(t.kept):
+            assert kept.draft is not None
+            draft, judge = next(accounts["draft"]), next(accounts["judge"])
+            turn = t.texts.judge_closed if kept.draft.ending == "think_end" else t.texts.judge_open
+            if at:
+                before = t.kept[at - 1]
+                last = len(endpoints["small"].ids(before.step.text)) if before.by == "base" else 0
+                assert draft.cached_tokens >= draft.prompt_tokens - last - 1
+                own = len(endpoints["base"].ids(kept.draft.text + turn))
+                assert judge.cached_tokens >= judge.prompt_tokens - own - 1
+            if kept.by == "base":
+                rewrite = next(accounts["regenerate"])
+                assert rewrite.cached_tokens >= rewrite.prompt_tokens - 1
+            requests += 2 + (kept.by == "base")
+    assert requests > 40
+
+
+def test_looking_ahead_changes_no_decision_on_the_real_engine(served: Servers) -> None:
+    """The same steps, authors and answers; what is dropped is at most one step for each rejection."""
+    dropped = 0
+    for number in range(20, 28):
+        found = []
+        for lookahead in (0, 1):
+            t = served.trajectory(number, lookahead=lookahead)
+            t.cache_key = f"ahead {lookahead}"
+            run_trajectory("specreason", t, served.endpoints())  # type: ignore[arg-type]
+            found.append(t)
+        plain, ahead = found
+        assert [(k.by, k.step.text) for k in ahead.kept] == [(k.by, k.step.text) for k in plain.kept]
+        assert ahead.answer == plain.answer
+        record = ahead.record()
+        rejected = sum(kept.by == "base" for kept in ahead.kept)
+        assert record["tokens_dropped"] <= rejected * ahead.policy.step_tokens
+        assert sum(call.dropped for call in ahead.calls) <= rejected
+        assert plain.record()["tokens_dropped"] == 0
+        dropped += record["tokens_dropped"]
+    assert dropped > 0
+
+
+def test_an_aborted_request_ends_on_the_server_and_leaves_its_account(served: Servers) -> None:
+    """By name, in the middle of writing: long before its limit, and the server goes on."""
+    endpoint = served.endpoints()["base"]
+    outcome: list[Any] = []
+
+    @sgl.function  # type: ignore[untyped-decorator]
+    def long_text(s: Any) -> None:
+        s += "One of many words: "
+        s.set_var("rid", "a request to be aborted")
+        s += sgl.gen("text", max_tokens=3000, temperature=0, ignore_eos=True)
+
+    def write() -> None:
+        try:
+            long_text.run(backend=endpoint, use_thread=False)
+        except RequestError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    time.sleep(0.7)
+    endpoint.abort("a request to be aborted")
+    thread.join(10)
+    assert isinstance(outcome[0], Aborted)
+    assert 0 < outcome[0].account.completion_tokens < 1500
+    endpoint.abort("a request that never was")
+    t = served.trajectory(0)
+    run_trajectory("specreason", t, served.endpoints())  # type: ignore[arg-type]
+    assert t.answer
+
+
+def test_a_judge_does_not_wait_for_long_rewrites(served: Servers) -> None:
+    """The engines that we start serve by priority, and a judge's request carries the highest."""
+    sent: list[dict[str, Any]] = []
+    endpoints = served.endpoints()
+    for endpoint in endpoints.values():
+        call = endpoint._call
+        endpoint._call = lambda *words, call=call, **options: sent.append(words[2]) or call(*words, **options)  # type: ignore[method-assign, misc, func-returns-value]
+    t = served.trajectory(1)
+    run_trajectory("specreason", t, endpoints)  # type: ignore[arg-type]
+    by_kind = {
+        ("judge" if "token_ids_logprob" in data else "ahead" if "rid" in data else "needed", data["priority"])
+        for data in sent
+        if data and "priority" in data
+    }
+    assert by_kind == {("judge", 2), ("needed", 1), ("ahead", 0)}
 
 
 def test_the_judges_distribution_is_the_models_own(served: Servers) -> None:
@@ -280,7 +386,7 @@ def test_a_template_that_rewrites_history_changes_nothing_once_rendered(served: 
     for tokenizer in tokenizers.values():
         tokenizer.chat_template = QWEN3
     other = replace(served, tokenizers=tokenizers)
-    trajectory = other.trajectory(4, threshold=9.0, first_n=1)
+    trajectory = other.trajectory(4, threshold=9.0, first_n=1, lookahead=0)
     endpoints = other.endpoints()
     run_trajectory("specreason", trajectory, endpoints)  # type: ignore[arg-type]
     assert trajectory.texts.judge_open.count("<think>\n\n</think>") == 1
@@ -401,6 +507,26 @@ def test_the_whole_command_on_running_servers(served: Servers, tmp_path: Path) -
     assert base["tokens_small"] == 0 < spec["tokens_small"]
     record = json.loads(lines[0])
     assert {"purpose", "prompt_tokens", "cached_tokens", "completion_tokens", "seconds"} <= record["requests"][0].keys()
+
+
+def test_concurrency_is_measured_where_that_is_asked_for(served: Servers, tmp_path: Path) -> None:
+    """The number found is what the run says and is begun with; going on takes it over without measuring again."""
+    words = [*attach(served), "--method", "specreason", "--limit", "3", "--out", str(tmp_path), "--concurrency", "auto"]
+    done = run_eval(*words)
+    assert done.returncode == 0, done.stderr
+    found = int(done.stderr.split("concurrency auto: ")[1].split()[0])
+    assert 1 <= found <= 3
+    (folder,) = tmp_path.iterdir()
+    config = json.loads((folder / "config.json").read_text())
+    assert config["settings"]["concurrency"] == found
+    assert config["tokens_per_s_by_concurrency"].keys() >= {"1", "2"}
+    assert json.loads((folder / "summary.json").read_text())["concurrency"] == found
+    lines = (folder / "trajectories.jsonl").read_text().splitlines(keepends=True)
+    (folder / "trajectories.jsonl").write_text(lines[0])
+    again = run_eval(*words, "--resume", str(folder))
+    assert again.returncode == 0, again.stderr
+    assert "concurrency auto" not in again.stderr
+    assert len((folder / "trajectories.jsonl").read_text().splitlines()) == 3
 
 
 def test_a_sweep_has_a_folder_for_each_point_and_is_resumed(served: Servers, tmp_path: Path) -> None:

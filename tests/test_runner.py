@@ -3,10 +3,11 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 import pytest
 
-from sgl_specreason.runner import run_all
+from sgl_specreason.runner import Background, run_all
 
 
 def test_results_come_as_they_end_and_nothing_waits_for_a_slow_one() -> None:
@@ -59,3 +60,51 @@ def test_a_mistake_of_ours_is_raised_to_the_reader() -> None:
 
     with pytest.raises(ZeroDivisionError):
         list(run_all(range(3), work, 2))
+
+
+def test_a_reader_that_falls_behind_holds_the_work_up() -> None:
+    """Results that wait for it are few: a run's memory does not grow with what is finished and not yet written."""
+    begun = 0
+
+    def work(task: int) -> int:
+        nonlocal begun
+        begun += 1
+        return task
+
+    results = run_all(range(1000), work, 2)
+    next(results)
+    time.sleep(0.2)
+    assert begun <= 10
+    assert len(list(results)) == 999
+
+
+def test_a_hundred_thousand_tasks_begin_at_once() -> None:
+    read = 0
+
+    def tasks() -> Iterator[int]:
+        nonlocal read
+        for number in range(100_000):
+            read += 1
+            yield number
+
+    results = run_all(tasks(), lambda task: task, 64)
+    next(results)
+    assert read < 400
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_work_in_the_background_is_done_in_order_and_hands_its_errors_over() -> None:
+    background, order = Background(), []
+    futures: list[Future[int]] = [Future() for _ in range(3)]
+
+    def work(number: int) -> int:
+        order.append(number)
+        return number // (number - 1)
+
+    for number, future in enumerate(futures):
+        background.submit(future, lambda number=number: work(number))  # type: ignore[misc]
+    background.close()
+    assert futures[2].result(5) == 2
+    with pytest.raises(ZeroDivisionError):
+        futures[1].result(5)
+    assert order == [0, 1, 2]
