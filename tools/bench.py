@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 from client_cost import client_cost, growth
 from plain_loop import Done, Job, PlainLoop, processes
 
 from sgl_specreason import stats
 from sgl_specreason.endpoint import Endpoint
-from sgl_specreason.engines import started
+from sgl_specreason.engines import Engine, started
 from sgl_specreason.plan import Options, Plan, Variant, resolve
 from sgl_specreason.policy import Author
 from sgl_specreason.program import run_trajectory
@@ -52,6 +53,7 @@ class Bench:
     endpoints: dict[Author, Endpoint]
     chats: dict[Author, ChatFormat]
     urls: dict[str, str]
+    pids: tuple[int, ...]
     variants: dict[str, Variant]
 
     def run(self, name: str, number: int, key: str) -> Timed:
@@ -74,6 +76,15 @@ class Bench:
             step_tokens=policy.step_tokens,
             answer_tokens=policy.answer_tokens,
         )
+
+    def engine_cpu_s(self) -> float:
+        """CPU seconds that both engines have used so far."""
+        total = 0.0
+        for pid in self.pids:
+            for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
 
     def flush(self) -> None:
         for endpoint in self.endpoints.values():
@@ -100,7 +111,7 @@ def main() -> None:
         # the engines count the seconds that a request waits for its turn
         specs = [replace(spec, args=(*spec.args, "--enable-metrics")) for spec in plan.specs]
         with started(specs, Path(logs), say=say) as engines:
-            bench = prepared(plan, {role: engine.url for role, engine in engines.items()})
+            bench = prepared(plan, engines)
             found |= alone(bench, options.problems, options.runs, say)
             found |= together(bench, options.runs, say)
     if options.out:
@@ -109,8 +120,9 @@ def main() -> None:
     print(json.dumps({key: value for key, value in found.items() if not isinstance(value, dict)}))
 
 
-def prepared(plan: Plan, urls: dict[Author, str]) -> Bench:
+def prepared(plan: Plan, engines: dict[Author, Engine]) -> Bench:
     """Endpoints over the running engines, and the variants that are compared."""
+    urls = {role: engine.url for role, engine in engines.items()}
     tokenizers = {role: load_tokenizer(plan.models[role]) for role in urls}
     endpoints = {
         role: Endpoint(url, role=role, tokenizer=tokenizers[role], connections=2 * CROWD) for role, url in urls.items()
@@ -121,6 +133,7 @@ def prepared(plan: Plan, urls: dict[Author, str]) -> Bench:
         endpoints=endpoints,
         chats={role: ChatFormat(tokenizer=tokenizer) for role, tokenizer in tokenizers.items()},
         urls={str(role): url for role, url in urls.items()},
+        pids=tuple(engine.pid for engine in engines.values() if engine.pid),
         variants={
             "base": base,
             "default": ours,
@@ -161,6 +174,8 @@ def alone(bench: Bench, problems: int, runs: int, say: Say) -> dict[str, Any]:
         figures.setdefault("latency_ratio_plain_no_lookahead", []).append(
             sum(d.latency_s for d in plain) / total["no lookahead"]
         )
+        covered = total["default"] * (1 - uncovered(timed["default"]))
+        figures.setdefault("latency_ratio_plain_limit", []).append(sum(d.latency_s for d in plain) / covered)
         figures.setdefault("uncovered_share", []).append(uncovered(timed["default"]))
         figures.setdefault("cached_share", []).append(reuse(timed["default"], bench))
         say(f"concurrency 1, run {run} of {runs}: " + words(figures))
@@ -184,15 +199,18 @@ def together(bench: Bench, runs: int, say: Say) -> dict[str, Any]:
         plain([bench.job(number) for number in numbers[:MANY]])  # warm-up
         for run in range(runs):
             bench.flush()
-            begin = time.monotonic()
+            begin, engines = time.monotonic(), bench.engine_cpu_s()
             ours = list(run_all(numbers, lambda number: bench.run("default", number, f"many {run}"), MANY))  # noqa: B023
-            middle = time.monotonic()
+            middle, engines_ours = time.monotonic(), bench.engine_cpu_s() - engines
             bench.flush()
-            between = time.monotonic()
+            between, engines = time.monotonic(), bench.engine_cpu_s()
             theirs = plain([bench.job(number) for number in numbers])
-            end = time.monotonic()
+            end, engines_theirs = time.monotonic(), bench.engine_cpu_s() - engines
             assert len(ours) == len(theirs)
             figures.setdefault("throughput_ratio_plain", []).append((end - between) / (middle - begin))
+            figures.setdefault("engine_cores_ours", []).append(engines_ours / (middle - begin))
+            figures.setdefault("engine_cores_plain", []).append(engines_theirs / (end - between))
+            figures.setdefault("engine_cpu_ratio_plain", []).append(engines_theirs / engines_ours)
             say(f"concurrency {MANY}, run {run + 1} of {runs}: " + words(figures))
     bench.flush()
     crowd = list(run_all(range(2 * CROWD), lambda number: bench.run("default", number, "crowd"), CROWD))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from plain_loop import Job, PlainLoop
 from stub_engine import steps, vocabulary_words
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -55,6 +56,10 @@ def client_cost(*, runs: int, say: Say) -> dict[str, Any]:
                         f"client, {context:5} tokens of context, concurrency {CONCURRENCY}: {cost.steps_per_s:.0f} steps/s, "
                         f"{1e3 * cost.cpu_s:.2f} ms of CPU per step"
                     )
+        plain = plain_ratio(engines, runs)
+        say(
+            f"client alone, one trajectory at a time, engines that answer at once: {plain:.1f} times the plain loop's steps/s"
+        )
         memory = live_memory(engines, texts[LONG])
         say(f"client, memory of a live trajectory of {LONG} tokens: {memory / 1e3:.0f} kB")
     short, long = ([statistics.median(c.cpu_s for c in found[context])][0] for context in (SHORT, LONG))
@@ -63,8 +68,29 @@ def client_cost(*, runs: int, say: Say) -> dict[str, Any]:
         "client_steps_per_s_16k": round(statistics.median(c.steps_per_s for c in found[LONG]), 1),
         "client_cpu_ms_per_step": round(1e3 * short, 3),
         "client_growth_500_16k": round(long / short, 3),
+        "client_ratio_plain": round(plain, 2),
         "client_kb_per_trajectory": round(memory / 1e3, 1),
     }
+
+
+def plain_ratio(engines: dict[Author, Endpoint], runs: int) -> float:
+    """Our steps a second over the plain loop's, both alone on engines that answer at once, in turns: what a client can gain."""
+    texts, loop = texts_of(SHORT), PlainLoop({role: endpoint.base_url for role, endpoint in engines.items()})
+    job = Job(
+        problem_id="",
+        question=texts.prompts["base"],
+        judge=texts.judge_open,
+        judge_reply="The score is ",
+        threshold=7,
+        budget_tokens=STEPS * STEP_TOKENS,
+        step_tokens=STEP_TOKENS,
+        answer_tokens=STEP_TOKENS,
+    )
+    ratios = []
+    for _ in range(runs + 1):
+        ours = measured(engines, texts, 3, STEPS, 1).steps_per_s
+        ratios.append(ours * loop.run(job).latency_s / STEPS)
+    return statistics.median(ratios[1:])
 
 
 def growth(*, say: Say) -> dict[str, list[float]]:

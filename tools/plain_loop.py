@@ -95,12 +95,12 @@ class PlainLoop:
         text = (reply.choices[0].message.content or "").strip()
         return int(text) if text.isdigit() else 0
 
-    def conversation(self, job: Job, thought: str) -> list[dict[str, str]]:
+    def conversation(self, job: Job, thought: str) -> list[Any]:
         """A thought that is to go on; the template has opened it."""
         begun = [{"role": "assistant", "content": thought}] if thought else []
         return [{"role": "user", "content": job.question}, *begun]
 
-    def chat(self, role: str, messages: list[dict[str, str]], max_tokens: int, **options: Any) -> Any:
+    def chat(self, role: str, messages: list[Any], max_tokens: int, **options: Any) -> Any:
         client = self.clients[role]
         model = client.models.list().data[0].id
         self.requests += 2

@@ -10,7 +10,8 @@ import argparse
 import asyncio
 import random
 import sys
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -32,8 +33,19 @@ def steps(size: int, tokens: int) -> list[tuple[str, list[int]]]:
     return found
 
 
-def answers(size: int, tokens: int) -> tuple[list[bytes], bytes, bytes]:
-    """The replies to a request for text, to a judge request, and to anything else."""
+class Replies(NamedTuple):
+    """What it says: to requests for text, to judge requests, the same over chat completions, and to anything else."""
+
+    written: list[bytes]
+    judged: bytes
+    chat_written: list[bytes]
+    chat_judged: bytes
+    other: bytes
+
+
+@cache
+def replies(size: int, tokens: int) -> Replies:
+    """All of it, ready to be sent."""
     meta: dict[str, Any] = {
         "prompt_tokens": 1,
         "cached_tokens": 0,
@@ -41,10 +53,29 @@ def answers(size: int, tokens: int) -> tuple[list[bytes], bytes, bytes]:
         "finish_reason": {"type": "stop", "matched": "\n\n"},
         "e2e_latency": 0.0,
     }
-    written = [reply({"text": text, "output_ids": ids, "meta_info": meta}) for text, ids in steps(size, tokens)]
+    found = steps(size, tokens)
+    written = [reply({"text": text, "output_ids": ids, "meta_info": meta}) for text, ids in found]
     digits = [[-0.01 if digit == 9 else -8.0, digit, None] for digit in range(10)]
     judged = {"completion_tokens": 0, "output_token_ids_logprobs": [digits]}
-    return written, reply({"text": "", "output_ids": [], "meta_info": meta | judged}), reply({"model_path": "stub"})
+    return Replies(
+        written=written,
+        judged=reply({"text": "", "output_ids": [], "meta_info": meta | judged}),
+        chat_written=[chat(text.removesuffix("\n\n"), tokens, "\n\n") for text, _ in found],
+        chat_judged=chat("9", 1, None),
+        other=reply({"model_path": "stub", "object": "list", "data": [{"id": "stub", "object": "model"}]}),
+    )
+
+
+def chat(text: str, tokens: int, stop: str | None) -> bytes:
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": "stop" if stop else "length",
+        "matched_stop": stop,
+    }
+    usage = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": tokens + 1}
+    head = {"id": "1", "object": "chat.completion", "created": 0, "model": "stub"}
+    return reply(head | {"choices": [choice], "usage": usage})
 
 
 def reply(content: Any) -> bytes:
@@ -56,9 +87,7 @@ class Connection(asyncio.Protocol):
     """One kept-alive connection: a request's end is known from its Content-Length; nothing is parsed."""
 
     def __init__(self, size: int, tokens: int) -> None:
-        self.written, self.judged, self.other = answers(size, tokens) if not CACHE else CACHE[0]
-        if not CACHE:
-            CACHE.append((self.written, self.judged, self.other))
+        self.replies = replies(size, tokens)
         self.number = random.randrange(STEPS)
         self.parts: list[bytes] = []
         self.missing = -1
@@ -84,17 +113,16 @@ class Connection(asyncio.Protocol):
             self.parts, self.missing = [], -1
 
     def answer(self, request: bytes) -> None:
-        if not request.startswith(b"POST /generate"):
-            found = self.other
-        elif b"token_ids_logprob" in request:
-            found = self.judged
+        self.number = (self.number + 1) % STEPS
+        if request.startswith(b"POST /generate"):
+            judging = b"token_ids_logprob" in request
+            found = self.replies.judged if judging else self.replies.written[self.number]
+        elif request.startswith(b"POST /v1/chat/completions"):
+            judging = b"top_logprobs" in request
+            found = self.replies.chat_judged if judging else self.replies.chat_written[self.number]
         else:
-            self.number = (self.number + 1) % STEPS
-            found = self.written[self.number]
+            found = self.replies.other
         self.transport.write(found)  # type: ignore[attr-defined]
-
-
-CACHE: list[tuple[list[bytes], bytes, bytes]] = []
 
 
 async def serve(size: int, tokens: int) -> None:
