@@ -139,7 +139,9 @@ class CountOrAuto(click.ParamType):  # type: ignore[type-arg]
     help=f"At the budget, close the thought and answer, or stop.  [{OF_PRESET}: answer; paper: stop]",
 )
 @click.option("--step-tokens", type=int, help=f"Longest step.  [{OF_PRESET}, 512; demo 64]")
-@click.option("--min-step-tokens", type=int, help=f"Shorter steps are joined before judging.  [{OF_PRESET}, 8]")
+@click.option(
+    "--min-step-tokens", type=int, help=f"Shorter steps are joined before judging.  [{OF_PRESET}, 8; paper: 0]"
+)
 @click.option("--answer-tokens", type=int, help="Longest answer after the thought.  [default: 1024; demo 64]")
 @click.option("--answer-by", metavar="base|small", help="Who writes SpecReason's answer.  [default: base]")
 @click.option("--temperature", type=float, help=f"0 is greedy.  [{OF_BENCH}: demo 0, others 0.6]")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
-from client_cost import client_cost, growth
+from client_cost import client_cost, grown, growth
 from plain_loop import Done, Job, PlainLoop, processes
 
 from sgl_specreason import stats
@@ -29,6 +29,7 @@ from sgl_specreason.policy import Author
 from sgl_specreason.program import run_trajectory
 from sgl_specreason.prompts import ChatFormat, load_tokenizer
 from sgl_specreason.runner import run_all
+from sgl_specreason.steps import BLANK_LINE
 from sgl_specreason.trajectory import Trajectory
 
 Say = Callable[[str], None]
@@ -114,6 +115,7 @@ def main() -> None:
             bench = prepared(plan, engines)
             found |= alone(bench, options.problems, options.runs, say)
             found |= together(bench, options.runs, say)
+            curve |= prefilled(bench, say)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "bench.json").write_text(json.dumps(found | {"growth": curve}, indent=1) + "\n")
@@ -216,6 +218,55 @@ def together(bench: Bench, runs: int, say: Say) -> dict[str, Any]:
     crowd = list(run_all(range(2 * CROWD), lambda number: bench.run("default", number, "crowd"), CROWD))
     profile(crowd, f"{CROWD} side by side", say)
     return medians(figures)
+
+
+class Scripted(Endpoint):
+    """Has the engine write as many tokens as a scripted step has, whatever they are, and gives the scripted step."""
+
+    def generate(self, s: Any, sampling_params: Any) -> tuple[str, dict[str, Any]]:
+        number = len(s.arguments["trajectory"].kept)
+        text = (
+            "\n".join(f"Step {number}: +{at % 90 + 10}. {number % 90 + 10} + {at} = {at}." for at in range(7))
+            + BLANK_LINE
+        )
+        tokens = len(self.ids(text))
+        params = replace(sampling_params, stop=(), ignore_eos=True, max_new_tokens=tokens)
+        _, meta = super().generate(s, params)
+        return text, meta
+
+
+def prefilled(bench: Bench, say: Say) -> dict[str, Any]:
+    """Tokens that the engines prefill for one trajectory of scripted steps, by its length up to 16,000 tokens."""
+    tokenizers = {role: endpoint.tokenizer for role, endpoint in bench.endpoints.items()}
+    engines = {
+        role: Scripted(endpoint.base_url, role=role, tokenizer=tokenizers[role])
+        for role, endpoint in bench.endpoints.items()
+    }
+    policy = replace(
+        bench.variants["default"].policy,
+        gate="always",
+        lookahead=0,
+        budget_tokens=16_000,
+        step_tokens=512,
+        on_budget="stop",
+    )
+    t = bench.plan.trajectory(Variant("always", policy), bench.plan.problems[0], 0, bench.chats)
+    begin = time.monotonic()
+    run_trajectory("always", t, engines)
+    lengths, totals = [], []
+    length = total = 0
+    for number, call in enumerate(t.calls):
+        total += call.account.prompt_tokens - call.account.cached_tokens
+        length += call.account.completion_tokens
+        if number % 2:  # after the judge's request
+            lengths.append(float(length))
+            totals.append(float(total))
+    exponent, share, slope = grown(lengths, totals)
+    say(
+        f"engines, a trajectory of {length} scripted tokens in {len(t.kept)} steps ({time.monotonic() - begin:.0f} s): tokens "
+        f"prefilled grow as length^{exponent:.2f}; a line explains {100 * share:.2f} % ({slope:.2f} a token)"
+    )
+    return {"length": lengths, "prefilled": totals}
 
 
 def check_same(default: Sequence[Timed], plain_order: Sequence[Timed], plain: Sequence[Done]) -> None:

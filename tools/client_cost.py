@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +93,14 @@ def plain_ratio(engines: dict[Author, Endpoint], runs: int) -> float:
     return statistics.median(ratios[1:])
 
 
+def grown(lengths: Sequence[float], values: Sequence[float]) -> tuple[float, float, float]:
+    """How values grow with lengths: the exponent, the share of their variance that a line explains, and its slope."""
+    exponent, _ = np.polyfit(np.log(lengths), np.log(values), 1)
+    line = np.polyfit(lengths, values, 1)
+    rest = np.asarray(values) - np.polyval(line, lengths)
+    return float(exponent), float(1 - rest.var() / np.var(values)), float(line[0])
+
+
 def growth(*, say: Say) -> dict[str, list[float]]:
     """CPU seconds of whole trajectories by their length up to 16,000 tokens, one at a time; says how they grow."""
     lengths = [1000, 2000, 4000, 8000, 12000, 16000]
@@ -105,10 +113,7 @@ def growth(*, say: Say) -> dict[str, list[float]]:
             )
             for length in lengths
         ]
-    exponent, _ = np.polyfit(np.log(lengths), np.log(seconds), 1)
-    slope, start = np.polyfit(lengths, seconds, 1)
-    rest = np.array(seconds) - np.polyval([slope, start], lengths)
-    fit = 1 - float((rest**2).sum() / ((np.array(seconds) - np.mean(seconds)) ** 2).sum())
+    exponent, fit, slope = grown(lengths, seconds)
     say(
         f"client, whole trajectories of 1,000 to 16,000 tokens: CPU grows as length^{exponent:.2f}; "
         f"a line explains {100 * fit:.1f} % ({1e6 * slope:.0f} us a token)"
