@@ -25,15 +25,6 @@ OF_PRESET = "default: the preset's"
 OF_BENCH = "default: the bench's"
 
 
-class CountOrAuto(click.ParamType):  # type: ignore[type-arg]
-    """A whole number, or "auto"."""
-
-    name = "n|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value == "auto" else click.INT.convert(value, param, ctx)
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--bench", metavar="NAME|FILE.toml", help="What to run; the only required option.")
 @click.option(
@@ -112,7 +103,7 @@ class CountOrAuto(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--lookahead",
     type=int,
-    help=f"Steps that small drafts on while base judges one; 0: it waits. Not with several drafts.  [{OF_PRESET}, 1]",
+    help=f"Steps that small drafts on while base judges one; 0: it waits. Not with several drafts.  [{OF_PRESET}, 1; paper: 0]",
 )
 @click.option(
     "--eager-regenerate/--no-eager-regenerate",
@@ -163,7 +154,7 @@ class CountOrAuto(click.ParamType):  # type: ignore[type-arg]
 @click.option("--seed", type=int, default=0, show_default=True, help="Seeds sampling, with problem and sample.")
 @click.option(
     "--concurrency",
-    type=CountOrAuto(),
+    metavar="N|auto",
     help="Trajectories side by side; latencies compare only at the same one. auto: measured on these engines first, as "
     f"many as still add throughput and fit their caches.  [{OF_BENCH}: demo 1, others 16]",
 )

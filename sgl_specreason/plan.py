@@ -43,7 +43,7 @@ class Options:
     samples: int | None = None
     limit: int | None = None
     seed: int = 0
-    concurrency: int | Literal["auto"] | None = None
+    concurrency: int | str | None = None
     policy: dict[str, Any]
 
 
@@ -161,9 +161,7 @@ def resolve(options: Options) -> Plan:
     given = {key: value for key, value in options.policy.items() if value is not None}
     variants = _variants(methods, (preset.policy, bench.policy, given), options.match_acceptance, sweep)
     samples = _positive("samples", options.samples, bench.samples)
-    concurrency = options.concurrency
-    if concurrency != "auto":
-        concurrency = _positive("concurrency", concurrency, bench.concurrency)
+    concurrency = _concurrency(options.concurrency, bench.concurrency)
     if options.limit is not None:
         _positive("limit", options.limit, 1)
     prompts = load_prompts(options.prompts)
@@ -233,6 +231,15 @@ def acceptance(folder: Path) -> float:
     if len(runs) != 1:
         raise UsageError(f"--match-acceptance {folder}: holds {len(runs)} runs of specreason with drafts, not one")
     return float(runs[0].summary["acceptance"])
+
+
+def _concurrency(value: int | str | None, default: int) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    try:
+        return _positive("concurrency", None if value is None else int(value), default)
+    except ValueError:
+        raise UsageError(f"--concurrency {value}: neither a whole number nor auto") from None
 
 
 def _positive(name: str, value: int | None, default: int) -> int:
