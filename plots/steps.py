@@ -3,6 +3,7 @@
 Example: python plots/steps.py runs/demo-compare-demo-1a2b3c4d -o steps.svg
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,16 +84,20 @@ def _tokens(records: Sequence[dict[str, Any]]) -> dict[str, float]:
     def total(key: str) -> float:
         return float(sum(record[key] for record in records)) / len(records)
 
-    kept, discarded = total("tokens_small_kept"), total("tokens_discarded")
-    return {"base": total("tokens_base"), "small, kept": kept, "small, discarded": discarded}
+    kept = total("tokens_small_kept")
+    return {"base": total("tokens_base"), "small, kept": kept, "small, discarded": total("tokens_small") - kept}
 
 
 def _seconds(records: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """By what each request was for; what no request accounts for is waiting."""
+    """By what a trajectory waited for: base's work, else a draft; what no request accounts for is waiting."""
     spent: Counter[str] = Counter()
     for record in records:
-        for request in record["requests"]:
-            spent[request["purpose"]] += request["seconds"]
+        spans = [(r["start_s"], r["start_s"] + r["seconds"], r["purpose"]) for r in record["requests"]]
+        edges = sorted({edge for start, end, _ in spans for edge in (start, end)})
+        for start, end in itertools.pairwise(edges):
+            busy = [purpose for first, last, purpose in spans if first <= start and last >= end]
+            if busy:  # drafts written ahead take no time of their own
+                spent[min(busy, key=lambda purpose: purpose == "draft")] += end - start
     whole = sum(record["latency_s"] for record in records)
     spent["waiting"] = max(whole - sum(spent.values()), 0.0)
     return {part: spent[part] / len(records) for part in PARTS}

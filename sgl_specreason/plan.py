@@ -305,8 +305,9 @@ def _spec(pair: Pair, role: Author, *, on_gpu: bool) -> EngineSpec:
         pinned = ["--max-total-tokens", str(tokens)] if tokens else []
         args, env = (*pair.args.get(role, []), *pinned), {}
     trust = ("--trust-remote-code",) if pair.trust_remote_code else ()
-    args = (*args, "--enable-priority-scheduling", *trust)
-    return EngineSpec(role=role, model=pair.model(role), args=args, env=env)
+    # SGLang takes priorities with its own order of requests only
+    priority = () if "--schedule-policy" in args else ("--enable-priority-scheduling",)
+    return EngineSpec(role=role, model=pair.model(role), args=(*args, *priority, *trust), env=env)
 
 
 def _short(model: str) -> str:
