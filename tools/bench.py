@@ -8,6 +8,7 @@ ran in the same minutes on the same machine, in turns; seconds of different runs
 
 import argparse
 import json
+import random
 import statistics
 import sys
 import tempfile
@@ -155,8 +156,8 @@ def alone(bench: Bench, problems: int, runs: int, say: Say) -> dict[str, Any]:
         bench.flush()
         for number in range(problems if run else 2):
             names = [*bench.variants, "plain"]
-            turn = number % len(names)
-            for name in names[turn:] + names[:turn]:
+            random.Random(f"{run} {number}").shuffle(names)  # or one would always come after the same other one
+            for name in names:
                 if name == "plain":
                     plain.append(loop.run(bench.job(number)))
                 else:
