@@ -35,7 +35,7 @@ REQUEST_TIMEOUT_S = 1800.0
 CONNECT_TIMEOUT_S = 5.0
 FLUSH_DEADLINE_S = 10.0
 NUMBER_STRIDE = 1_000_003
-PRIORITIES = {"ahead": 0, "generate": 1, "select": 2}
+PRIORITIES = {"ahead": 0, "needed": 1, "judge": 2}
 """A judge's short prefill goes before long texts, and these before what may not be needed. Too close to preempt each other."""
 
 
@@ -243,7 +243,8 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         if key := getattr(s.arguments.get("trajectory"), "cache_key", ""):
             data["extra_key"] = key
         if self._urgent:
-            data["priority"] = self._urgent * PRIORITIES["ahead" if "rid" in data else kind]
+            judging = data["sampling_params"]["max_new_tokens"] == 0
+            data["priority"] = self._urgent * PRIORITIES["ahead" if "rid" in data else "judge" if judging else "needed"]
         scored = s.variables.get("likelihood_of")
         if scored:
             # from the last token before it on: what came earlier stays cached
