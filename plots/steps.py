@@ -92,12 +92,14 @@ def _seconds(records: Sequence[dict[str, Any]]) -> dict[str, float]:
     """By what a trajectory waited for: base's work, else a draft; what no request accounts for is waiting."""
     spent: Counter[str] = Counter()
     for record in records:
-        spans = [(r["start_s"], r["start_s"] + r["seconds"], r["purpose"]) for r in record["requests"]]
-        edges = sorted({edge for start, end, _ in spans for edge in (start, end)})
-        for start, end in itertools.pairwise(edges):
-            busy = [purpose for first, last, purpose in spans if first <= start and last >= end]
-            if busy:  # drafts written ahead take no time of their own
-                spent[min(busy, key=lambda purpose: purpose == "draft")] += end - start
+        begins = [(r["start_s"], 1, r["purpose"]) for r in record["requests"]]
+        ends = [(r["start_s"] + r["seconds"], -1, r["purpose"]) for r in record["requests"]]
+        busy: Counter[str] = Counter()
+        for (start, change, purpose), (end, _, _) in itertools.pairwise(sorted(begins + ends)):
+            busy[purpose] += change
+            running = [purpose for purpose, count in busy.items() if count]
+            if running:  # drafts written ahead take no time of their own
+                spent[min(running, key=lambda purpose: purpose == "draft")] += end - start
     whole = sum(record["latency_s"] for record in records)
     spent["waiting"] = max(whole - sum(spent.values()), 0.0)
     return {part: spent[part] / len(records) for part in PARTS}

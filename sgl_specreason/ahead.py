@@ -42,7 +42,7 @@ class Ahead:
     def __init__(self, trajectory: Trajectory) -> None:
         self.trajectory = trajectory
         self.drafts: deque[Ticket] = deque()
-        self._rewrites: deque[Ticket] = deque()
+        self._regenerations: deque[Ticket] = deque()
         self._dropped: list[Ticket] = []
         self._small, self._base = Background(), Background()
 
@@ -50,21 +50,21 @@ class Ahead:
         """Has one more step drafted, after those that are being drafted already."""
         self.drafts.append(self._begin(self._small, server, write))
 
-    def rewrite(self, server: Server, write: Write) -> None:
+    def regenerate(self, server: Server, write: Write) -> None:
         """Has base write the step that it is judging at the same time."""
-        self._rewrites.append(self._begin(self._base, server, write))
+        self._regenerations.append(self._begin(self._base, server, write))
 
     def next_draft(self) -> Step | None:
         """The next step as drafted ahead, when it is there; None where none was begun. Raises what its writing raised."""
         return self._take(self.drafts)
 
-    def next_rewrite(self) -> Step | None:
+    def next_regeneration(self) -> Step | None:
         """The step as base has begun it beside judging; None where it has not."""
-        return self._take(self._rewrites)
+        return self._take(self._regenerations)
 
     def settle(self, *, accepted: bool) -> None:
         """Drops what a decision has made useless: base's version of an accepted step, the drafts after a rejected one."""
-        useless = self._rewrites if accepted else self.drafts
+        useless = self._regenerations if accepted else self.drafts
         while useless:
             ticket = useless.pop()
             ticket.dropped = True

@@ -151,7 +151,7 @@ def build_policy(*layers: dict[str, Any]) -> Policy:
     """A policy from settings of which the later ones win. Raises UsageError for unknown names and bad values.
 
     A layer that asks for another judge, or for a rule with another range, without saying more, gets the rule and the
-    threshold that go with it and not those of an earlier layer; one that asks for very short steps joins no longer ones.
+    threshold that go with it and not those of an earlier layer.
     """
     known = {item.name for item in fields(Policy)}
     merged: dict[str, Any] = {}
@@ -160,8 +160,6 @@ def build_policy(*layers: dict[str, Any]) -> Policy:
             if key not in known:
                 raise UsageError(f"unknown policy setting {key!r}{nearest(key, sorted(known))}")
             merged[key] = value
-        if "step_tokens" in layer and "min_step_tokens" not in layer and isinstance(layer["step_tokens"], int):
-            merged["min_step_tokens"] = min(merged.get("min_step_tokens", 0), layer["step_tokens"])
         rules = JUDGES.get(merged.get("judge", "score"), ())
         if "judge" in layer and "score_rule" not in layer and merged.get("score_rule", "greedy") not in rules:
             merged["score_rule"] = next(iter(rules), "greedy")

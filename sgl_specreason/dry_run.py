@@ -4,7 +4,8 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from sgl_specreason.plan import ROLES, Plan
+from sgl_specreason.pairs import ROLES
+from sgl_specreason.plan import Plan
 from sgl_specreason.prompts import ChatFormat, load_tokenizer
 from sgl_specreason.trajectory import Texts
 

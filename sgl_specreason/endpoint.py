@@ -1,22 +1,19 @@
-"""Owns one SGLang server as a backend of the programs: HTTP, one-request `select`, aborts, the account of each request.
+"""Owns one SGLang server as a backend of the programs: one-request `select`, aborts, the account of each request.
 
-Knows nothing of steps, scores or policies. For states that run in the caller's thread (`program.forked`): an exception
+Knows nothing of steps, scores or policies. For states that run in the caller's thread (`program.fork`): an exception
 inside one of the frontend's own threads would leave every later `s += ...` waiting for ever (SGLang 0.5.23).
 """
 
 import hashlib
 import math
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import contextmanager, suppress
+from functools import cached_property, lru_cache
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import orjson
-import urllib3
 from sglang.lang.backend.base_backend import BaseBackend
 from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
 from sglang.lang.chat_template import get_chat_template
@@ -30,9 +27,8 @@ from sgl_specreason.prompts import Tokenizer
 from sgl_specreason.score import Likelihood
 from sgl_specreason.steps import BLANK_LINE, pieces
 from sgl_specreason.trajectory import Request
+from sgl_specreason.transport import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, Transport
 
-REQUEST_TIMEOUT_S = 1800.0
-CONNECT_TIMEOUT_S = 5.0
 FLUSH_DEADLINE_S = 10.0
 NUMBER_STRIDE = 1_000_003
 PRIORITIES = {"ahead": 0, "needed": 1, "judge": 2}
@@ -60,22 +56,17 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         self.tokenizer = tokenizer
         self.base_url = url.rstrip("/")
         self.chat_template = get_chat_template("default")
-        self.timeout_s = timeout_s
-        self.stopped = threading.Event()
-        self._headers = {"Content-Type": "application/json"}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
-        self._path = urlsplit(self.base_url).path
-        self._pool = urllib3.connection_from_url(self.base_url, maxsize=connections, headers=self._headers)
-        self._timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s)
+        self.transport = Transport(
+            self.base_url, role=role, api_key=api_key, connections=connections, timeout_s=timeout_s
+        )
         self._aborter = ThreadPoolExecutor(1, thread_name_prefix=f"abort {role}")
         self._piece_ids = lru_cache(maxsize=65536)(self._encode_piece)
         self._labels = lru_cache(maxsize=64)(self.label_tokens)
         self.vocabulary = _vocabulary(tokenizer)
-        self.model_info = self._call("GET", "/get_model_info", timeout_s=CONNECT_TIMEOUT_S)
+        self.model_info = self.transport.call("GET", "/get_model_info", timeout_s=CONNECT_TIMEOUT_S)
         if "model_path" not in self.model_info:
             raise EngineError(f"{role}: {self.base_url} answers, but not as an SGLang server")
-        self._urgent = self._priority_sign()
+        self.server_info = self._server_info()
 
     def ids(self, text: str) -> list[int]:
         """The token ids of `text`, made piece by piece (`steps.pieces`)."""
@@ -153,12 +144,11 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         `choices_method` do not apply.
         """
         with self._failing_as_request_error():
+            _, _, last_piece = s.text_[s.fork_start_text_pos or 0 :].rpartition(BLANK_LINE)
             data = {
                 "sampling_params": {"max_new_tokens": 0, "temperature": 0},
                 "return_logprob": True,
-                "token_ids_logprob": self._labels(
-                    s.text_[s.text_.rfind(BLANK_LINE) + 1 :].lstrip("\n"), tuple(choices)
-                ),
+                "token_ids_logprob": self._labels(last_piece, tuple(choices)),
             }
             meta, likelihood = self._generate("select", s, data)
             logprobs = [float(entry[0]) for entry in meta["output_token_ids_logprobs"][0]]
@@ -174,7 +164,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
 
     def abort(self, rid: str) -> None:
         """Has the server end the request of this name, and returns at once. Where that fails, the request runs to its end."""
-        if not self.stopped.is_set():
+        if not self.transport.stopped.is_set():
             self._aborter.submit(self._abort, rid)
 
     def flush_cache(self) -> None:
@@ -185,39 +175,36 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         deadline = time.monotonic() + FLUSH_DEADLINE_S
         while True:
             try:
-                self._call("POST", "/flush_cache", timeout_s=30.0, parse=False)
+                self.transport.call("POST", "/flush_cache", timeout_s=30.0, parse=False)
                 return
             except RequestError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
 
-    def get_server_info(self) -> dict[str, Any]:
-        """What the server says about itself, secrets left out."""
-        info = self._call("GET", "/server_info", timeout_s=30.0)
-        return {key: value for key, value in info.items() if "api_key" not in key}
-
     def stop(self) -> None:
         """Refuses every further request, so that running programs end."""
-        self.stopped.set()
         self._aborter.shutdown(wait=False, cancel_futures=True)
-        self._pool.close()
+        self.transport.stop()
 
+    def _server_info(self) -> dict[str, Any]:
+        """What the server says about itself, secrets left out; nothing where it does not say, as behind a router."""
+        try:
+            info = self.transport.call("GET", "/server_info", timeout_s=30.0)
+        except RequestError:
+            return {}
+        return {key: value for key, value in info.items() if "api_key" not in key}
+
+    @cached_property
     def _priority_sign(self) -> int:
         """1 where the server serves higher numbers first, -1 where lower ones, 0 where it has no priorities."""
-        try:
-            info = self.get_server_info()
-        except RequestError:  # a router does not say
+        if not self.server_info.get("enable_priority_scheduling"):
             return 0
-        if not info.get("enable_priority_scheduling"):
-            return 0
-        return -1 if info.get("schedule_low_priority_values_first") else 1
+        return -1 if self.server_info.get("schedule_low_priority_values_first") else 1
 
     def _abort(self, rid: str) -> None:
-        try:
-            self._call("POST", "/abort_request", {"rid": rid}, timeout_s=CONNECT_TIMEOUT_S, parse=False)
-        except RequestError:
-            return
+        with suppress(RequestError):
+            self.transport.call("POST", "/abort_request", {"rid": rid}, timeout_s=CONNECT_TIMEOUT_S, parse=False)
 
     def _encode_piece(self, piece: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(piece, add_special_tokens=False))
@@ -242,15 +229,15 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         data["input_ids"] = prompt.json
         if key := getattr(s.arguments.get("trajectory"), "cache_key", ""):
             data["extra_key"] = key
-        if self._urgent:
+        if sign := self._priority_sign:
             judging = data["sampling_params"]["max_new_tokens"] == 0
-            data["priority"] = self._urgent * PRIORITIES["ahead" if "rid" in data else "judge" if judging else "needed"]
+            data["priority"] = sign * PRIORITIES["ahead" if "rid" in data else "judge" if judging else "needed"]
         scored = s.variables.get("likelihood_of")
         if scored:
             # from the last token before it on: what came earlier stays cached
             data |= {"return_logprob": True, "logprob_start_len": prompt.prefix.tokens - 1}
         start = time.monotonic()
-        answer = self._call("POST", "/generate", data)
+        answer = self.transport.call("POST", "/generate", data)
         seconds = time.monotonic() - start
         meta = answer["meta_info"]
         account = Request(
@@ -282,48 +269,6 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             raise RequestError(f"{self.role}: the log-probabilities are not those of the step")
         return Likelihood(logprobs=tuple(entry[0] for entry in entries), token_ids=tuple(token_ids[:count]))
 
-    def _call(
-        self,
-        verb: str,
-        path: str,
-        data: dict[str, Any] | None = None,
-        *,
-        timeout_s: float | None = None,
-        parse: bool = True,
-    ) -> dict[str, Any]:
-        """One HTTP exchange; a pooled connection that the server has closed meanwhile is replaced once."""
-        if self.stopped.is_set():
-            raise RequestError(f"{self.role}: the run was stopped")
-        timeout = self._timeout if timeout_s is None else urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s)
-        body = None if data is None else orjson.dumps(data)
-        url = self.base_url + path
-        try:
-            try:
-                reply = self._exchange(verb, path, body, timeout)
-            except urllib3.exceptions.ProtocolError:
-                reply = self._exchange(verb, path, body, timeout)
-        except urllib3.exceptions.HTTPError as error:
-            raise RequestError(f"{self.role}: {url}: {type(error).__name__}: {_first_line(error)}") from None
-        if reply.status != 200:
-            words = reply.data[:500].decode("utf-8", "replace").strip()
-            raise RequestError(f"{self.role}: {url}: HTTP {reply.status}: {words}")
-        if not parse:
-            return {}
-        try:
-            answer = orjson.loads(reply.data)
-        except orjson.JSONDecodeError as error:
-            raise RequestError(f"{self.role}: {url}: not JSON: {error}") from None
-        if not isinstance(answer, dict):
-            raise RequestError(f"{self.role}: {url}: an object was expected")
-        if "error" in answer:
-            raise RequestError(f"{self.role}: {url}: {answer['error']}")
-        return answer
-
-    def _exchange(self, verb: str, path: str, body: bytes | None, timeout: urllib3.Timeout) -> urllib3.BaseHTTPResponse:
-        return self._pool.urlopen(
-            verb, self._path + path, body=body, headers=self._headers, timeout=timeout, retries=False, redirect=False
-        )
-
 
 def written(s: ProgramState, name: str) -> tuple[str, dict[str, Any]]:
     """The text of a `gen`, or the choice of a `select`, and its meta_info."""
@@ -348,7 +293,3 @@ def _vocabulary(tokenizer: Tokenizer) -> str:
     if words is None:
         return str(id(tokenizer))
     return hashlib.sha256(orjson.dumps(words, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:300]

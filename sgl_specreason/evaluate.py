@@ -9,10 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -21,10 +20,13 @@ from typing import TYPE_CHECKING, Any
 from sgl_specreason import engines as servers
 from sgl_specreason import records, report
 from sgl_specreason.benches import Row
-from sgl_specreason.errors import Interrupted, RequestError, UsageError
+from sgl_specreason.errors import Interrupted, RequestError
+from sgl_specreason.folders import folders_of, settled
 from sgl_specreason.knee import MOST, knee
-from sgl_specreason.plan import ROLES, Plan, Variant
-from sgl_specreason.policy import METHODS, Author
+from sgl_specreason.pairs import ROLES
+from sgl_specreason.plan import Plan, Variant
+from sgl_specreason.policy import Author
+from sgl_specreason.progress import Progress
 from sgl_specreason.prompts import ChatFormat, load_tokenizer
 from sgl_specreason.rescore import graded
 from sgl_specreason.runner import run_all
@@ -57,8 +59,8 @@ def run(
         running = {role: servers.attached(role, url, api_key) for role, url in zip(ROLES, urls, strict=True)}
         plan = replace(plan, models={role: engine.model for role, engine in running.items()})
     chats = _chats(plan)
-    plan = _settled(plan, resume)
-    top, folders = _folders(plan, out, resume)
+    plan, rates = settled(plan, resume)
+    top, folders = folders_of(plan, out, resume)
     with ExitStack() as stack:
         stack.enter_context(_sigterm_as_interrupt())
         try:
@@ -69,7 +71,7 @@ def run(
             endpoints = _endpoints(plan, running, chats, api_key)
             for endpoint in endpoints.values():
                 stack.callback(endpoint.stop)
-            session = Session(plan=plan, chats=chats, endpoints=endpoints, say=say)
+            session = Session(plan=plan, chats=chats, endpoints=endpoints, say=say, rates=rates)
             if plan.concurrency == "auto":
                 session = session.with_measured_concurrency()
             session.run(top, folders, resume=resume is not None)
@@ -86,7 +88,7 @@ class Session:
     chats: dict[Author, ChatFormat]
     endpoints: dict[Author, "Endpoint"]
     say: Say
-    rates: dict[int, float] = field(default_factory=dict)
+    rates: dict[str, float]
 
     def with_measured_concurrency(self) -> "Session":
         """This session at the knee of its throughput: short trajectories of the method, at ever more side by side."""
@@ -109,7 +111,11 @@ class Session:
             endpoint.flush_cache()
         words = ", ".join(f"{count}: {value:.0f}" for count, value in rates.items())
         self.say(f"concurrency auto: {level} (thinking tokens/s by concurrency: {words})")
-        return replace(self, plan=replace(plan, concurrency=level), rates=rates)
+        return replace(
+            self,
+            plan=replace(plan, concurrency=level),
+            rates={str(count): value for count, value in rates.items()},
+        )
 
     def _fitting(self, variant: Variant) -> int:
         """How many trajectories at their budget the smaller one of the engines' caches holds."""
@@ -117,7 +123,7 @@ class Session:
         counts = []
         for role, endpoint in self.endpoints.items():
             need = len(endpoint.ids(texts.prompts[role])) + policy.budget_tokens + policy.answer_tokens
-            counts.append(int(endpoint.get_server_info().get("max_total_num_tokens", MOST * need)) // need)
+            counts.append(int(endpoint.server_info.get("max_total_num_tokens", MOST * need)) // need)
         return max(1, min(counts))
 
     def run(self, top: Path, folders: dict[Variant, Path], *, resume: bool) -> None:
@@ -192,14 +198,10 @@ class Session:
     def _shortened(self, variant: Variant, row: Row, tokens: int) -> Trajectory:
         """A trajectory that is not recorded, with at most `tokens` thinking tokens."""
         policy = variant.policy
-        budget = min(tokens, policy.budget_tokens)
-        step = min(policy.step_tokens, budget)
         trajectory = self.plan.trajectory(variant, row, 0, self.chats)
         trajectory.policy = replace(
             policy,
-            budget_tokens=budget,
-            step_tokens=step,
-            min_step_tokens=min(policy.min_step_tokens, step),
+            budget_tokens=min(tokens, policy.budget_tokens),
             answer_tokens=min(16, policy.answer_tokens),
         )
         return trajectory
@@ -213,81 +215,8 @@ class Session:
             "grader": self.plan.bench.grader,
             "expected": self.plan.expected,
             "commit": _commit(),
-            "server_info": {role: endpoint.get_server_info() for role, endpoint in self.endpoints.items()},
+            "server_info": {role: endpoint.server_info for role, endpoint in self.endpoints.items()},
         }
-
-
-class Progress:
-    """What the bar says while a run goes on: running counts of each variant's trajectories."""
-
-    def __init__(self, done: dict[Variant, Iterator[Record]]) -> None:
-        self.begin, self.tokens, self.failed = time.monotonic(), 0, 0
-        self.counts: dict[Variant, Counter[str]] = {variant: Counter() for variant in done}
-        for variant, found in done.items():
-            for record in found:
-                self._count(variant, record)
-
-    def add(self, variant: Variant, record: Record) -> None:
-        self.tokens += record["thinking_tokens"] + record["answer_tokens"]
-        self.failed += "error" in record
-        self._count(variant, record)
-
-    def _count(self, variant: Variant, record: Record) -> None:
-        if "error" not in record:
-            count = self.counts[variant]
-            count.update(n=1, right=record["correct"], accepted=record["accepted"], drafts=record["drafts"])
-
-    def words(self) -> str:
-        """Accuracy so far by method, acceptance, tokens a second; of many variants only the last two."""
-        parts = []
-        if len(self.counts) <= len(METHODS):
-            for variant, count in self.counts.items():
-                if count["n"]:
-                    parts.append(f"{variant.method} {100 * count['right'] / count['n']:.0f} %")
-        drafts = sum(count["drafts"] for count in self.counts.values())
-        if drafts:
-            parts.append(f"accepted {100 * sum(c['accepted'] for c in self.counts.values()) / drafts:.0f} %")
-        parts.append(f"{self.tokens / max(time.monotonic() - self.begin, 1e-9):.0f} tok/s")
-        return ", ".join(parts + [f"failed {self.failed}"] * bool(self.failed))
-
-
-def _settled(plan: Plan, resume: Path | None) -> Plan:
-    """The plan with the concurrency that the run to go on with was begun at, where it is measured."""
-    if resume is None or plan.concurrency != "auto" or not resume.is_dir():
-        return plan
-    before = {config["settings"].get("concurrency") for config in records.begun_runs(resume).values()}
-    return replace(plan, concurrency=before.pop()) if len(before) == 1 else plan
-
-
-def _folders(plan: Plan, out: Path, resume: Path | None) -> tuple[Path, dict[Variant, Path]]:
-    """The folder of everything and each variant's run folder: new ones, or those of the run to go on with.
-
-    Raises UsageError for a folder that is no such run, and RecordError, naming the keys, for one with other settings.
-    """
-    if resume is None:
-        top = records.fresh_folder(out, plan.name(plan.variants))
-    elif resume.is_dir():
-        top = resume
-    else:
-        raise UsageError(f"--resume {resume}: no such run folder")
-    if len(plan.variants) == 1:
-        folders = {plan.variants[0]: top}
-    else:
-        folders = {variant: top / plan.name((variant,)) for variant in plan.variants}
-    if resume is None:
-        if plan.sweep:
-            records.write_json(top / records.SWEEP, asdict(plan.sweep))
-        return top, folders
-    for path, config in records.begun_runs(top).items():
-        method = config["settings"].get("method")
-        same = [variant for variant in folders if variant.method == method]
-        if not same or (path == top) != (len(folders) == 1):
-            raise UsageError(f"--resume {resume}: holds a run of method {method}; give the same --method options")
-        # the one that it is, or the nearest one, to name the keys that differ
-        nearest = min(same, key=lambda variant: len(records.differences(path, plan.settings(variant))))
-        records.check_settings(path, plan.settings(nearest))
-        folders[nearest] = path
-    return top, folders
 
 
 def _chats(plan: Plan) -> dict[Author, ChatFormat]:

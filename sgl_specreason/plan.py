@@ -8,19 +8,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from sgl_specreason import catalog, gpus
+from sgl_specreason import catalog
 from sgl_specreason.benches import Row, Rows, load_rows
-from sgl_specreason.catalog import Bench, Pair, Sweep, nearest
-from sgl_specreason.engines import EngineSpec, cpu_args, cpu_env
+from sgl_specreason.catalog import Bench, Sweep, nearest
+from sgl_specreason.engines import EngineSpec
 from sgl_specreason.errors import RecordError, UsageError
 from sgl_specreason.knee import MOST
+from sgl_specreason.pairs import ROLES, engines_for, short_name
 from sgl_specreason.policy import DEFAULT_METHODS, METHODS, Author, Method, Policy, policy_of
 from sgl_specreason.prompts import ChatFormat, PromptSet, load_prompts
 from sgl_specreason.records import digest
 from sgl_specreason.summary import load_runs
 from sgl_specreason.trajectory import Texts, Trajectory, sampling_seed
 
-ROLES: tuple[Author, ...] = ("small", "base")
 PACKAGES = ("sgl-specreason", "sglang", "torch", "transformers", "flashinfer-python", "math-verify")
 
 
@@ -97,7 +97,7 @@ class Plan:
             "bench": self.bench.name,
             "method": variant.method,
             "pair": self.pair,
-            "models": {role: _short(model) for role, model in self.models.items()},
+            "models": {role: short_name(model) for role, model in self.models.items()},
             "preset": self.preset,
             "policy": asdict(variant.policy),
             "prompts": self.prompts.hashes,
@@ -119,7 +119,7 @@ class Plan:
         """What a number must never be without (design.md)."""
         return {
             "prompts": self.prompts.hashes,
-            "models": {role: _short(model) for role, model in self.models.items()},
+            "models": {role: short_name(model) for role, model in self.models.items()},
             "versions": versions(),
             "gpu": self.hardware,
             "dataset_sha256": self.rows.sha256,
@@ -169,7 +169,7 @@ def resolve(options: Options) -> Plan:
         raise UsageError(f"bench {bench.name}: no prompt named {bench.prompt!r}")
     if (options.base_url is None) != (options.small_url is None):
         raise UsageError("--base-url and --small-url go together: give both or neither")
-    pair, specs, hardware = _pair(options, bench)
+    pair, specs, hardware = engines_for(options, bench)
     rows = load_rows(bench, options.data)
     return Plan(
         bench=bench,
@@ -247,71 +247,3 @@ def _positive(name: str, value: int | None, default: int) -> int:
     if value < 1:
         raise UsageError(f"--{name} {value}: must be at least 1")
     return value
-
-
-def _pair(options: Options, bench: Bench) -> tuple[Pair, tuple[EngineSpec, ...], str]:
-    """The pair, how to start it, and the hardware in words. Attached servers name their own models later."""
-    if options.base_url is not None:
-        pair = Pair(name="attached", title="running servers", base="", small="")
-        return pair, (), "unknown (attached servers)"
-    if (options.base_model is None) != (options.small_model is None):
-        raise UsageError("--base-model and --small-model go together: give both or neither")
-    cards = gpus.found()
-    if options.base_model is not None and options.small_model is not None:
-        if options.pair:
-            raise UsageError("give --pair or --base-model and --small-model, not both")
-        pair = Pair(
-            name=f"{_short(options.base_model)}+{_short(options.small_model)}",
-            title="given models",
-            base=options.base_model,
-            small=options.small_model,
-        )
-    elif options.pair:
-        pair = catalog.load_pair(options.pair)
-    else:
-        pair = _automatic_pair(bench, cards)
-    largest = max((card.memory_gb for card in cards), default=0.0)
-    if pair.gpu_gb > largest:
-        words = f"{largest:.0f} GB at most" if cards else "no GPU"
-        raise UsageError(
-            f"pair {pair.name} needs a GPU with {pair.gpu_gb} GB and this machine has {words}; "
-            "try --pair demo, a smaller pair (--list), or --base-url and --small-url of running servers"
-        )
-    specs = tuple(_spec(pair, role, on_gpu=bool(cards)) for role in ROLES)
-    names = [f"{card.name} ({card.memory_gb:.0f} GB)" for card in cards]
-    return pair, specs, ", ".join(names) or "none (CPU, pure torch)"
-
-
-def _automatic_pair(bench: Bench, cards: list[gpus.Gpu]) -> Pair:
-    if bench.source.generator == "demo":
-        return catalog.load_pair("demo")
-    largest = max((card.memory_gb for card in cards), default=0.0)
-    pairs = [catalog.load_pair(name) for name in catalog.names("pairs")]
-    fitting = [pair for pair in pairs if 0 < pair.gpu_gb <= largest]
-    if not fitting:
-        words = f"only {largest:.0f} GB of GPU memory" if cards else "no GPU"
-        raise UsageError(
-            f"--bench {bench.name}: {words} found, and every pair that can answer it needs more; use --base-url and "
-            "--small-url of running servers, or --pair demo to try the plumbing (its tiny models cannot answer this)"
-        )
-    return max(fitting, key=lambda pair: pair.gpu_gb)
-
-
-def _spec(pair: Pair, role: Author, *, on_gpu: bool) -> EngineSpec:
-    tokens = pair.max_total_tokens.get(role)
-    if not on_gpu:
-        args, env = cpu_args(tokens or 32768), cpu_env()
-    else:
-        pinned = ["--max-total-tokens", str(tokens)] if tokens else []
-        args, env = (*pair.args.get(role, []), *pinned), {}
-    trust = ("--trust-remote-code",) if pair.trust_remote_code else ()
-    # SGLang takes priorities with its own order of requests only
-    priority = () if "--schedule-policy" in args else ("--enable-priority-scheduling",)
-    return EngineSpec(role=role, model=pair.model(role), args=(*args, *priority, *trust), env=env)
-
-
-def _short(model: str) -> str:
-    """A model's name without the folders of this machine: "org/name" for a hub id, the last part of a path."""
-    if model.startswith(str(catalog.BUNDLED)):
-        return f"bundled-{Path(model).name}"
-    return Path(model).name if Path(model).is_absolute() else model.replace("/", "_")

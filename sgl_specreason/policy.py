@@ -80,7 +80,7 @@ class Policy:
         _in_range("budget_tokens", self.budget_tokens, 1, None)
         _one_of("on_budget", self.on_budget, get_args(OnBudget))
         _in_range("step_tokens", self.step_tokens, 1, None)
-        _in_range("min_step_tokens", self.min_step_tokens, 0, self.step_tokens)
+        _in_range("min_step_tokens", self.min_step_tokens, 0, None)
         _in_range("answer_tokens", self.answer_tokens, 1, None)
         _one_of("answer_by", self.answer_by, get_args(Author))
         _in_range("temperature", self.temperature, 0, 2)

@@ -36,7 +36,11 @@ def specreason(s: ProgramState, trajectory: Trajectory, small_engine: Endpoint) 
             accepted = t.decides(draft, judgement)
             ahead.settle(accepted=accepted)
             begun = salvage(s, draft, judgement, t) if draft and not accepted else None
-            step = draft if draft and accepted else ahead.next_rewrite() or write_step(s, t, "regenerate", begun=begun)
+            step = (
+                draft
+                if draft and accepted
+                else ahead.next_regeneration() or write_step(s, t, "regenerate", begun=begun)
+            )
             s += step.text
             small += step.text
             t.keep(
@@ -66,26 +70,31 @@ def small(s: ProgramState, trajectory: Trajectory) -> None:
 
 
 def speculate(s: ProgramState, small: ProgramState, t: Trajectory, ahead: Ahead) -> list[Judged]:
-    """The next step's drafts with base's judgement of each, the best one first; several are written side by side.
+    """The next step's drafts with base's judgement of each, the best one first.
 
     While base judges, small goes on after the draft; where few drafts pass, base begins the step itself.
     """
     if t.policy.drafts > 1:
-
-        def one(number: int) -> Judged:
-            draft = write_step(small, t, "draft", number=number)
-            return draft, assess(s, draft, t)
-
-        with ThreadPoolExecutor(t.policy.drafts) as pool:
-            judged = list(pool.map(one, range(t.policy.drafts)))
-        return sorted(judged, key=lambda pair: t.policy.value(pair[1]), reverse=True)
+        return compete(s, small, t)
     draft = ahead.next_draft() or write_step(small, t, "draft")
     while len(ahead.drafts) < t.policy.lookahead and not draft.ends_thought and not draft.is_blank:
         look_ahead(small, draft, t, ahead)
     if t.policy.eager_regenerate and t.rarely_accepts:
         f, room = fork(s), t.room
-        ahead.rewrite(backend(s), lambda ticket: write_on(f, t, "regenerate", room, ticket=ticket))
+        ahead.regenerate(backend(s), lambda ticket: write_on(f, t, "regenerate", room, ticket=ticket))
     return [(draft, assess(s, draft, t))]
+
+
+def compete(s: ProgramState, small: ProgramState, t: Trajectory) -> list[Judged]:
+    """Several drafts of the next step, written and judged side by side, the best one first."""
+
+    def one(number: int) -> Judged:
+        draft = write_step(small, t, "draft", number=number)
+        return draft, assess(s, draft, t)
+
+    with ThreadPoolExecutor(t.policy.drafts) as pool:
+        judged = list(pool.map(one, range(t.policy.drafts)))
+    return sorted(judged, key=lambda pair: t.policy.value(pair[1]), reverse=True)
 
 
 def look_ahead(small: ProgramState, draft: Step, t: Trajectory, ahead: Ahead) -> None:

@@ -60,7 +60,7 @@ WRONG = {
     "answer-by": (["--bench", "demo", "--answer-by", "me"], "base, small"),
     "temperature": (["--bench", "demo", "--temperature", "3"], "temperature = 3"),
     "top-p": (["--bench", "demo", "--top-p", "0"], "top_p = 0"),
-    "merging longer than the cap": (["--bench", "demo", "--min-step-tokens", "99"], "min_step_tokens = 99"),
+    "negative merging": (["--bench", "demo", "--min-step-tokens", "-1"], "min_step_tokens = -1"),
     "base-url alone": (["--bench", "demo", "--base-url", "http://127.0.0.1:1"], "--small-url"),
     "small-url alone": (["--bench", "demo", "--small-url", "http://127.0.0.1:1"], "--base-url"),
     "base-model alone": (["--bench", "demo", "--base-model", "x"], "--small-model"),

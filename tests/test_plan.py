@@ -108,11 +108,3 @@ def test_several_drafts_need_a_temperature() -> None:
 def test_a_switch_is_true_or_false() -> None:
     with pytest.raises(UsageError, match="salvage = 'no': must be true or false"):
         build_policy({"salvage": "no"})
-
-
-def test_very_short_steps_are_not_joined_to_longer_ones_unless_that_is_asked_for() -> None:
-    preset = {"step_tokens": 512, "min_step_tokens": 8}
-    assert build_policy(preset, {"step_tokens": 4}).min_step_tokens == 4
-    assert build_policy(preset, {"step_tokens": 64}).min_step_tokens == 8
-    with pytest.raises(UsageError, match="min_step_tokens = 9"):
-        build_policy(preset, {"step_tokens": 4, "min_step_tokens": 9})

@@ -22,11 +22,11 @@ import drawing  # noqa: E402
 from judge import judge  # noqa: E402
 from knobs import knobs  # noqa: E402
 from pareto import AXES, pareto  # noqa: E402
-from steps import steps  # noqa: E402
+from steps import _seconds, steps  # noqa: E402
 
 
-def request(purpose: str, seconds: float) -> dict[str, Any]:
-    return {"purpose": purpose, "seconds": seconds, "start_s": 0.0, "prompt_tokens": 9, "completion_tokens": 3}
+def request(purpose: str, seconds: float, start_s: float = 0.0) -> dict[str, Any]:
+    return {"purpose": purpose, "seconds": seconds, "start_s": start_s, "prompt_tokens": 9, "completion_tokens": 3}
 
 
 def trajectory(problem: int, *, correct: bool, seconds: float, method: str) -> dict[str, Any]:
@@ -160,3 +160,18 @@ def test_runs_of_other_conditions_are_refused_by_name(sweep: Path, tmp_path: Pat
     assert re.search("dataset_sha256 differ", done.stderr)
     assert run("pareto.py", sweep, other, "-o", tmp_path / "out", "--force").returncode == 0
     assert run("pareto.py", sweep, "-o", tmp_path / "no" / "out").returncode == 2
+
+
+def test_what_ran_side_by_side_takes_its_time_once() -> None:
+    """A draft written while base judges costs only what it takes longer; what no request accounts for is waiting."""
+    ran = [
+        request("draft", 1.0),
+        request("judge", 2.0, 1.0),
+        request("draft", 2.5, 1.0),
+        request("regenerate", 1.0, 4.0),
+    ]
+    seconds = _seconds([{"requests": ran, "latency_s": 6.0}])
+    assert seconds["draft"] == pytest.approx(1.5)
+    assert seconds["judge"] == pytest.approx(2.0)
+    assert seconds["regenerate"] == pytest.approx(1.0)
+    assert seconds["waiting"] == pytest.approx(1.5)

@@ -72,17 +72,22 @@ class Servers:
 
 
 class Watched(Endpoint):
-    """An endpoint that remembers the ids of its requests."""
+    """An endpoint that remembers its requests for text and judgements, and the ids of each."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.sent: list[tuple[str, list[int]]] = []
         super().__init__(*args, **kwargs)
+        self.payloads: list[dict[str, Any]] = []
+        self.sent: list[tuple[str, list[int]]] = []
+        call = self.transport.call
 
-    def _call(self, verb: str, path: str, data: dict[str, Any] | None = None, **options: Any) -> Any:
-        if path == "/generate" and data is not None:
-            kind = "select" if "token_ids_logprob" in data else "generate"
-            self.sent.append((kind, orjson.loads(orjson.dumps(data["input_ids"]))))
-        return super()._call(verb, path, data, **options)
+        def watched(verb: str, path: str, data: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+            if path == "/generate" and data is not None:
+                self.payloads.append(data)
+                kind = "select" if "token_ids_logprob" in data else "generate"
+                self.sent.append((kind, orjson.loads(orjson.dumps(data["input_ids"]))))
+            return call(verb, path, data, **options)
+
+        self.transport.call = watched  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="module")
@@ -243,21 +248,16 @@ def test_an_aborted_request_ends_on_the_server_and_leaves_its_account(served: Se
     assert t.answer
 
 
-def test_a_judge_does_not_wait_for_long_rewrites(served: Servers) -> None:
-    """The engines that we start serve by priority, and a judge's request carries the highest."""
-    sent: list[dict[str, Any]] = []
+def test_requests_say_how_urgent_they_are_where_the_server_serves_by_priority(served: Servers) -> None:
+    """As the engines that we start do: a judge's request first, what may not be needed last."""
     endpoints = served.endpoints()
-    for endpoint in endpoints.values():
-        call = endpoint._call
-        endpoint._call = lambda *words, call=call, **options: sent.append(words[2]) or call(*words, **options)  # type: ignore[method-assign, misc, func-returns-value]
-    t = served.trajectory(1)
-    run_trajectory("specreason", t, endpoints)  # type: ignore[arg-type]
-    by_kind = {
+    run_trajectory("specreason", served.trajectory(1), endpoints)  # type: ignore[arg-type]
+    found = {
         ("judge" if "token_ids_logprob" in data else "ahead" if "rid" in data else "needed", data["priority"])
-        for data in sent
-        if data and "priority" in data
+        for endpoint in endpoints.values()
+        for data in endpoint.payloads
     }
-    assert by_kind == {("judge", 2), ("needed", 1), ("ahead", 0)}
+    assert found == {("judge", 2), ("needed", 1), ("ahead", 0)}
 
 
 def test_the_judges_distribution_is_the_models_own(served: Servers) -> None:
@@ -438,7 +438,7 @@ def test_a_request_that_the_server_refuses_ends_with_its_words(served: Servers) 
 
 
 def test_secrets_of_the_server_are_left_out(served: Servers) -> None:
-    info = served.endpoints()["base"].get_server_info()
+    info = served.endpoints()["base"].server_info
     assert info["max_total_num_tokens"] > 0
     assert not [key for key in info if "api_key" in key]
 
@@ -526,6 +526,8 @@ def test_concurrency_is_measured_where_that_is_asked_for(served: Servers, tmp_pa
     again = run_eval(*words, "--resume", str(folder))
     assert again.returncode == 0, again.stderr
     assert "concurrency auto" not in again.stderr
+    measured = json.loads((folder / "config.json").read_text())["tokens_per_s_by_concurrency"]
+    assert measured == config["tokens_per_s_by_concurrency"]
     assert len((folder / "trajectories.jsonl").read_text().splitlines()) == 3
 
 

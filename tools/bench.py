@@ -13,12 +13,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
+from accounts import Say, Timed, profile, reuse, uncovered
 from client_cost import client_cost, grown, growth
 from plain_loop import Done, Job, PlainLoop, processes
 
@@ -31,20 +32,9 @@ from sgl_specreason.program import run_trajectory
 from sgl_specreason.prompts import ChatFormat, load_tokenizer
 from sgl_specreason.runner import run_all
 from sgl_specreason.steps import BLANK_LINE
-from sgl_specreason.trajectory import Trajectory
 
-Say = Callable[[str], None]
 MANY = 16
 CROWD = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timed:
-    """A trajectory with the seconds that it took."""
-
-    trajectory: Trajectory
-    begin: float
-    latency_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +54,7 @@ class Bench:
         trajectory.cache_key = key
         begin = time.monotonic()
         run_trajectory(self.variants[name].method, trajectory, self.endpoints)
-        return Timed(trajectory=trajectory, begin=begin, latency_s=time.monotonic() - begin)
+        return Timed(trajectory=trajectory, latency_s=time.monotonic() - begin)
 
     def job(self, number: int) -> Job:
         row, policy = self.plan.problems[number], self.variants["default"].policy
@@ -97,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--problems", type=int, default=24, help="problems of the demo bench at concurrency 1")
     parser.add_argument("--runs", type=int, default=3, help="repetitions, of which medians are given")
-    parser.add_argument("--out", type=Path, help="a folder for the figures' data and the growth curve (SVG)")
+    parser.add_argument("--out", type=Path, help="a folder for bench.json, which growth_figure.py draws from")
     options = parser.parse_args()
     begin = time.monotonic()
 
@@ -120,7 +110,7 @@ def main() -> None:
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "bench.json").write_text(json.dumps(found | {"growth": curve}, indent=1) + "\n")
-    print(json.dumps({key: value for key, value in found.items() if not isinstance(value, dict)}))
+    print(json.dumps(found))
 
 
 def prepared(plan: Plan, engines: dict[Author, Engine]) -> Bench:
@@ -180,7 +170,9 @@ def alone(bench: Bench, problems: int, runs: int, say: Say) -> dict[str, Any]:
         covered = total["default"] * (1 - uncovered(timed["default"]))
         figures.setdefault("latency_ratio_plain_limit", []).append(sum(d.latency_s for d in plain) / covered)
         figures.setdefault("uncovered_share", []).append(uncovered(timed["default"]))
-        figures.setdefault("cached_share", []).append(reuse(timed["default"], bench))
+        figures.setdefault("cached_share", []).append(
+            reuse(timed["default"], {role: endpoint.ids for role, endpoint in bench.endpoints.items()})
+        )
         say(f"concurrency 1, run {run} of {runs}: " + words(figures))
     for name in ("default", "no lookahead", "no merging"):
         ratio = stats.ratio_of_means(
@@ -270,110 +262,12 @@ def prefilled(bench: Bench, say: Say) -> dict[str, Any]:
     return {"length": lengths, "prefilled": totals}
 
 
-def check_same(default: Sequence[Timed], plain_order: Sequence[Timed], plain: Sequence[Done]) -> None:
+def check_same(default: Sequence[Timed], without_lookahead: Sequence[Timed], plain: Sequence[Done]) -> None:
     """The comparison is of the same work: all decide the same, step by step."""
-    for one, other, done in zip(default, plain_order, plain, strict=True):
+    for one, other, done in zip(default, without_lookahead, plain, strict=True):
         kept = [(kept.by, kept.step.text) for kept in one.trajectory.kept]
         assert kept == [(kept.by, kept.step.text) for kept in other.trajectory.kept], one.trajectory.problem_id
         assert tuple(kept) == done.steps, one.trajectory.problem_id
-
-
-def uncovered(timed: Sequence[Timed]) -> float:
-    """The share of wall time in which neither engine worked on the trajectory: HTTP, our own code, waiting for a thread."""
-    covered = wall = 0.0
-    for one in timed:
-        spans = []
-        for call in one.trajectory.calls:
-            spare = (call.account.seconds - call.account.engine_seconds) / 2
-            spans.append((call.account.start_s + spare, call.account.start_s + call.account.seconds - spare))
-        covered += union(spans)
-        wall += one.latency_s
-    return 1 - covered / wall
-
-
-def union(spans: list[tuple[float, float]]) -> float:
-    """The length of what the spans cover together."""
-    length, end = 0.0, float("-inf")
-    for start, stop in sorted(spans):
-        length += max(0.0, stop - max(start, end))
-        end = max(end, stop)
-    return length
-
-
-def reuse(timed: Sequence[Timed], bench: Bench) -> float:
-    """The share of prompt tokens that an engine had cached, of those that it had seen: all but what was appended since.
-
-    Raises AssertionError where a request misses more than design.md allows: its own last step, judge turn, and one token.
-    """
-    cached = seen = 0
-    for one in timed:
-        t = one.trajectory
-        calls = {
-            purpose: iter([c.account for c in t.calls if c.purpose == purpose and not c.dropped])
-            for purpose in PURPOSES
-        }
-        ids = {role: endpoint.ids for role, endpoint in bench.endpoints.items()}
-        last = 0
-        for number, kept in enumerate(t.kept):
-            if kept.draft is not None:
-                account = next(calls["draft"])
-                fresh = last if number else account.prompt_tokens
-                cached, seen = cached + account.cached_tokens, seen + account.prompt_tokens - fresh
-                assert account.cached_tokens >= account.prompt_tokens - fresh - 1, (t.problem_id, number, "draft")
-            if kept.judgement is not None and kept.draft is not None:
-                account = next(calls["judge"])
-                closed = kept.draft.ending == "think_end"
-                turn = t.texts.judge_closed if closed else t.texts.judge_open
-                fresh = len(ids["base"](kept.draft.text + turn)) if number else account.prompt_tokens
-                cached, seen = cached + account.cached_tokens, seen + account.prompt_tokens - fresh
-                assert account.cached_tokens >= account.prompt_tokens - fresh - 1, (t.problem_id, number, "judge")
-            if kept.by == "base":
-                account = next(calls["regenerate"])
-                cached, seen = cached + account.cached_tokens, seen + account.prompt_tokens - 1
-                assert account.cached_tokens >= account.prompt_tokens - 1, (t.problem_id, number, "regenerate")
-            last = len(ids["small"](kept.step.text)) if kept.by == "base" else 1
-    return min(cached / seen, 1.0)
-
-
-PURPOSES = ("draft", "judge", "regenerate", "answer")
-
-
-def profile(timed: Sequence[Timed], title: str, say: Say) -> None:
-    """Where wall time goes, in seconds a trajectory: engines by purpose, waiting for a turn there, HTTP, our own time."""
-    count = len(timed)
-    wall = sum(one.latency_s for one in timed) / count
-    say(f"profile, {title}: {count} trajectories, {wall:.3f} s each")
-    rows: list[tuple[str, float, float]] = []
-    http = queued = 0.0
-    for purpose, dropped in [(purpose, False) for purpose in PURPOSES] + [("draft", True)]:
-        accounts = [
-            call.account
-            for one in timed
-            for call in one.trajectory.calls
-            if call.purpose == purpose and call.dropped == dropped
-        ]
-        waiting = sum(account.queue_seconds or 0.0 for account in accounts)
-        rows.append(
-            (
-                f"{purpose}{' ahead, dropped' if dropped else ''}: engine",
-                (sum(account.engine_seconds for account in accounts) - waiting) / count,
-                len(accounts) / count,
-            )
-        )
-        http += sum(account.seconds - account.engine_seconds for account in accounts) / count
-        queued += waiting / count
-    requests = sum(number for _, _, number in rows)
-    rows.append(("waiting for a turn in an engine", queued, requests))
-    rows.append(("HTTP and JSON, both sides", http, requests))
-    spans = [
-        union([(c.account.start_s, c.account.start_s + c.account.seconds) for c in one.trajectory.calls])
-        for one in timed
-    ]
-    rows.append(("our own code (outside requests)", wall - sum(spans) / count, 0.0))
-    overlap = sum(value for _, value, _ in rows) - wall
-    rows.append(("less what ran side by side", -overlap, 0.0))
-    for name, value, number in rows:
-        say(f"  {name:36} {value:8.4f} s {100 * value / wall:6.1f} %" + (f"  {number:5.1f} requests" if number else ""))
 
 
 def medians(figures: dict[str, list[float]]) -> dict[str, Any]:

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accounts import Say
 from plain_loop import Job, PlainLoop
 from stub_engine import steps, vocabulary_words
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
@@ -31,7 +32,6 @@ STEP_TOKENS = 20
 STEPS = 40
 CONCURRENCY = 64
 SHORT, LONG = 500, 16_000
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def client_cost(*, runs: int, say: Say) -> dict[str, Any]:
         )
         memory = live_memory(engines, texts[LONG])
         say(f"client, memory of a live trajectory of {LONG} tokens: {memory / 1e3:.0f} kB")
-    short, long = ([statistics.median(c.cpu_s for c in found[context])][0] for context in (SHORT, LONG))
+    short, long = (statistics.median(cost.cpu_s for cost in found[context]) for context in (SHORT, LONG))
     return {
         "client_steps_per_s": round(statistics.median(c.steps_per_s for c in found[SHORT]), 1),
         "client_steps_per_s_16k": round(statistics.median(c.steps_per_s for c in found[LONG]), 1),
