@@ -16,6 +16,7 @@ demo: $(READY)
 	$(BIN)/python -m sgl_specreason.eval --bench demo --limit 20 $(ARGS)
 
 test: $(READY)
+	tools/chromium.sh
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: $(READY)

@@ -1,5 +1,6 @@
 """Owns what every figure here shares: run folders in, one style, the conditions under it, SVG and PNG out."""
 
+import io
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -49,6 +50,14 @@ def read(folders: Iterable[Path], *, force: bool = False) -> list[Run]:
     return runs
 
 
+def finished(runs: Sequence[Run]) -> list[Run]:
+    """Those of the runs in which a trajectory has ended, the others have no numbers. Raises UsageError where there are none."""
+    found = [run for run in runs if run.summary["trajectories"]]
+    if not found:
+        raise UsageError("these runs hold no finished trajectory")
+    return found
+
+
 def conditions(runs: Sequence[Run]) -> str:
     """What a figure must not be without: problems, samples, concurrency, budget, truncation, models, GPU, versions."""
     first = runs[0].summary
@@ -86,6 +95,14 @@ def save(figure: Figure, out: Path) -> list[Path]:
         raise UsageError(f"-o {out}: cannot be written: {error.strerror}") from None
     plt.close(figure)
     return files
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as an SVG file's content."""
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return file.getvalue()
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from drawing import COLOURS, MARKS, caption, draw, options
+from drawing import COLOURS, MARKS, caption, draw, finished, options
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
@@ -27,8 +27,9 @@ ROWS = (
 def knobs(runs: Sequence[Run], *, knob: str | None = None) -> Figure:
     """Draws the three over `knob`, or over the only setting in which the runs differ; base and small as level lines.
 
-    Raises UsageError where there is no such setting, or more than one.
+    Raises UsageError where there is no such setting, or more than one, or no trajectory has ended.
     """
+    runs = finished(runs)
     found = told_apart(runs)
     names = sorted({key for values in found for key in values})
     if knob is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 import numpy as np
-from drawing import COLOURS, MARKS, caption, draw, options
+from drawing import COLOURS, MARKS, caption, draw, finished, options
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -33,9 +33,10 @@ def pareto(runs: Sequence[Run], *, x: str = "latency", published: Path | None = 
     """Draws accuracy with its 95 % interval against latency, thinking tokens or base's tokens.
 
     Points of one method that differ in a setting are joined in its order and labelled with it. The shaded region holds what
-    some run beats in both directions.
+    some run beats in both directions. Raises UsageError where no trajectory has ended.
     """
     label, cost = AXES[x]
+    runs = finished(runs)
     figure, axes = plt.subplots()
     told = knobs(runs)
     points = [(cost(run.summary), 100 * run.summary["accuracy"]) for run in runs]

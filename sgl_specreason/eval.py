@@ -218,6 +218,7 @@ def _evaluate(options: dict[str, Any]) -> None:
         return
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from sgl_specreason import evaluate, report
+    from sgl_specreason.table import comparison
 
     urls = (options["small_url"], options["base_url"]) if options["base_url"] else None
     folder = evaluate.run(
@@ -229,7 +230,7 @@ def _evaluate(options: dict[str, Any]) -> None:
         say=lambda line: click.echo(line, err=True),
     )
     runs = report.written(folder)
-    click.echo(report.show(runs))
+    click.echo(comparison(runs).text())
     click.echo(f"Run folder: {folder}")
     if failed := sum(run.summary["failed"] for run in runs):
         _fail(f"{failed} trajectories failed; --resume {folder} runs them again", 1)

@@ -129,6 +129,8 @@ def without_texts(record: dict[str, Any]) -> dict[str, Any]:
         kept = step | {"text": ""}
         if "draft" in step:
             kept["draft"] = step["draft"] | {"text": ""}
+        if "others" in step:
+            kept["others"] = [other | {"text": ""} for other in step["others"]]
         steps.append(kept)
     answer_text = f"\\boxed{{{letter}}}" if letter else ""
     return (

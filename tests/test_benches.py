@@ -200,6 +200,7 @@ def test_no_text_of_a_private_bench_is_shown_or_recorded(tmp_path: Path) -> None
         "answer_text": "As question 0 says, wrong 1, so \\boxed{C}",
         "steps": [{"by": "base", "text": "question 0", "tokens": 3, "draft": {"text": "wrong 1", "tokens": 2}}],
     }
+    record["steps"][0]["others"] = [{"text": "wrong 2", "tokens": 2}]
     kept = without_texts(record)
     assert "question" not in json.dumps(kept)
     assert "wrong" not in json.dumps(kept)

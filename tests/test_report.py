@@ -9,8 +9,9 @@ from click.testing import CliRunner, Result
 
 from sgl_specreason.policy import Policy
 from sgl_specreason.records import write_json
-from sgl_specreason.report import main, table, written
+from sgl_specreason.report import main, written
 from sgl_specreason.summary import against_base, load_runs
+from sgl_specreason.table import comparison
 
 
 def settings(**changes: Any) -> dict[str, Any]:
@@ -228,7 +229,7 @@ def test_a_low_label_mass_names_the_template(tmp_path: Path) -> None:
 
 def test_nothing_finished_is_a_table_too(tmp_path: Path) -> None:
     (run,) = written(run_folder(tmp_path / "run", []))
-    assert "-" in table([run.summary])
+    assert "-" in comparison([run]).text()
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["accuracy"] is None
 
 
