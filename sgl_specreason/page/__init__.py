@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sgl_specreason.page.figures import Drawn, drawn
-from sgl_specreason.page.trajectories import packed, told
+from sgl_specreason.page.trajectories import Record, packed, told
 from sgl_specreason.records import strict, trajectories, without_texts
 from sgl_specreason.summary import Run, base_of
 from sgl_specreason.table import Table, comparison
@@ -77,10 +77,10 @@ def _problems(runs: Sequence[Run]) -> tuple[dict[str, dict[str, Any]], int]:
     return listed, len(tries) - len(listed)
 
 
-def _records(runs: Sequence[Run], problems: dict[str, dict[str, Any]]) -> list[str]:
+def _records(runs: Sequence[Run], problems: dict[str, dict[str, Any]]) -> list[Record]:
     """What is shown of each listed trajectory, in the order of its number."""
     numbers = {(row[0], problem["id"], row[1]): row[-1] for problem in problems.values() for row in problem["tries"]}
-    found = [{}] * len(numbers)
+    found: list[Record] = [{}] * len(numbers)
     for number, run in enumerate(runs):
         for record in trajectories(run.path):
             place = numbers.get((number, record["problem_id"], record["sample"]))

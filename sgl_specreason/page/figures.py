@@ -32,8 +32,7 @@ def drawn(runs: Sequence[Run]) -> list[Drawn]:
     )
     sys.path.insert(0, str(folder))
     try:
-        svg = importlib.import_module("drawing").svg
-        return [_drawn(title, lambda draw=draw: svg(draw())) for title, draw in _figures(runs)]
+        return [_drawn(title, figure) for title, figure in _figures(runs)]
     finally:
         sys.path.remove(str(folder))
 
@@ -49,8 +48,8 @@ def _figures(runs: Sequence[Run]) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "What the judge says", function("judge")
 
 
-def _drawn(title: str, draw: Callable[[], bytes]) -> Drawn:
+def _drawn(title: str, figure: Callable[[], Any]) -> Drawn:
     try:
-        return Drawn(title=title, svg=draw())
+        return Drawn(title=title, svg=importlib.import_module("drawing").svg(figure()))
     except UsageError as error:
         return Drawn(title=title, reason=str(error))
