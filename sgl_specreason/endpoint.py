@@ -6,6 +6,7 @@ inside one of the frontend's own threads would leave every later `s += ...` wait
 
 import hashlib
 import math
+import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,15 +23,20 @@ from sglang.lang.interpreter import ProgramState, StreamExecutor
 from sglang.lang.ir import SglSamplingParams
 
 from sgl_specreason.context import Contexts, Prompt
-from sgl_specreason.errors import Aborted, EngineError, RequestError
+from sgl_specreason.errors import Aborted, ContextFull, EngineError, RequestError
 from sgl_specreason.prompts import Tokenizer
 from sgl_specreason.score import Likelihood
 from sgl_specreason.steps import BLANK_LINE, pieces
 from sgl_specreason.trajectory import Request
-from sgl_specreason.transport import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, Transport
+from sgl_specreason.transport import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, Health, Transport
 
-FLUSH_DEADLINE_S = 10.0
+FLUSH_REFUSALS = 200
+INFO_TIMEOUT_S = 30.0
 NUMBER_STRIDE = 1_000_003
+_CONTEXT_FULL = re.compile(
+    "model's (?:maximum )?context length|the maximum allowed length|exceeds the KV memory budget|even after retracting all"
+)
+"""In SGLang's words for a request that fits its model's context or its cache no longer (0.5.23)."""
 PRIORITIES = {"ahead": 0, "needed": 1, "judge": 2}
 """A judge's short prefill goes before long texts, and these before what may not be needed. Too close to preempt each other."""
 
@@ -50,6 +56,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         api_key: str | None = None,
         connections: int = 64,
         timeout_s: float = REQUEST_TIMEOUT_S,
+        health: Health | None = None,
     ) -> None:
         BaseBackend.__init__(self)
         self.role = role
@@ -57,13 +64,13 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         self.base_url = url.rstrip("/")
         self.chat_template = get_chat_template("default")
         self.transport = Transport(
-            self.base_url, role=role, api_key=api_key, connections=connections, timeout_s=timeout_s
+            self.base_url, role=role, api_key=api_key, connections=connections, timeout_s=timeout_s, health=health
         )
         self._aborter = ThreadPoolExecutor(1, thread_name_prefix=f"abort {role}")
         self._piece_ids = lru_cache(maxsize=65536)(self._encode_piece)
         self._labels = lru_cache(maxsize=64)(self.label_tokens)
         self.vocabulary = _vocabulary(tokenizer)
-        self.model_info = self.transport.call("GET", "/get_model_info", timeout_s=CONNECT_TIMEOUT_S)
+        self.model_info = self.transport.call("GET", "/get_model_info", timeout_s=INFO_TIMEOUT_S, patient=True).content
         if "model_path" not in self.model_info:
             raise EngineError(f"{role}: {self.base_url} answers, but not as an SGLang server")
         self.server_info = self._server_info()
@@ -117,6 +124,8 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
                 data["return_logprob"] = True
             meta, likelihood = self._generate("generate", s, data)
             text, finish = meta["text"], meta["finish_reason"]
+            if finish["type"] != "abort" and not meta["account"].completion_tokens and params["max_new_tokens"]:
+                raise ContextFull(f"{self.role}: no room for a token after {meta['account'].prompt_tokens}")
             if finish["type"] == "abort":
                 raise Aborted(f"{self.role}: request aborted: {finish.get('message', '')}", meta["account"])
             if isinstance(finish.get("matched"), int):
@@ -172,15 +181,12 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
 
         A server counts a request as running for a moment after it has answered it.
         """
-        deadline = time.monotonic() + FLUSH_DEADLINE_S
-        while True:
-            try:
-                self.transport.call("POST", "/flush_cache", timeout_s=30.0, parse=False)
+        for _ in range(FLUSH_REFUSALS):
+            with suppress(RequestError):
+                self.transport.call("POST", "/flush_cache", timeout_s=INFO_TIMEOUT_S, parse=False, patient=True)
                 return
-            except RequestError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
+            time.sleep(0.05)
+        self.transport.call("POST", "/flush_cache", timeout_s=INFO_TIMEOUT_S, parse=False, patient=True)
 
     def stop(self) -> None:
         """Refuses every further request, so that running programs end."""
@@ -190,7 +196,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
     def _server_info(self) -> dict[str, Any]:
         """What the server says about itself, secrets left out; nothing where it does not say, as behind a router."""
         try:
-            info = self.transport.call("GET", "/server_info", timeout_s=30.0)
+            info = self.transport.call("GET", "/server_info", timeout_s=INFO_TIMEOUT_S, patient=True).content
         except RequestError:
             return {}
         return {key: value for key, value in info.items() if "api_key" not in key}
@@ -204,7 +210,8 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
 
     def _abort(self, rid: str) -> None:
         with suppress(RequestError):
-            self.transport.call("POST", "/abort_request", {"rid": rid}, timeout_s=CONNECT_TIMEOUT_S, parse=False)
+            name = self.transport.name_of(rid)
+            self.transport.call("POST", "/abort_request", {"rid": name}, timeout_s=CONNECT_TIMEOUT_S, parse=False)
 
     def _encode_piece(self, piece: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(piece, add_special_tokens=False))
@@ -214,7 +221,11 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         """Whatever is wrong with an answer, it ends one trajectory and not the run."""
         try:
             yield
-        except RequestError:
+        except RequestError as error:
+            if _CONTEXT_FULL.search(str(error)):
+                raise ContextFull(str(error)) from None
+            raise
+        except EngineError:
             raise
         except Exception as error:
             raise RequestError(f"{self.role}: {type(error).__name__}: {error}") from error
@@ -237,7 +248,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             # from the last token before it on: what came earlier stays cached
             data |= {"return_logprob": True, "logprob_start_len": prompt.prefix.tokens - 1}
         start = time.monotonic()
-        answer = self.transport.call("POST", "/generate", data)
+        answer, retries = self.transport.call("POST", "/generate", data, patient=True)
         seconds = time.monotonic() - start
         meta = answer["meta_info"]
         account = Request(
@@ -250,6 +261,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             seconds=seconds,
             engine_seconds=meta.get("e2e_latency", seconds),
             queue_seconds=meta.get("queue_time"),
+            retries=retries or None,
         )
         found = {}
         if scored:

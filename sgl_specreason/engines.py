@@ -1,13 +1,16 @@
-"""Owns the two SGLang servers of a run: starts them or attaches to running ones, and ends what it started.
+"""Owns the two SGLang servers of a run: starts them or attaches to running ones, restarts those that die, ends what it started.
 
 Knows nothing of problems or policies.
 """
 
+import math
 import os
+import secrets
 import shlex
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,40 +22,50 @@ import urllib3
 
 from sgl_specreason.errors import EngineError, UsageError
 from sgl_specreason.policy import Author
+from sgl_specreason.serve import KEY_VARIABLE
+from sgl_specreason.transport import Health
 
 START_TIMEOUT_S = 1200.0
+END_TIMEOUT_S = 30.0
+MOST_RESTARTS = 3
 LOG_LINES = 15
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
-    """How one engine is started: its model (a folder or hub id) and SGLang's own arguments for it."""
+    """How one engine is started: its model (a folder or hub id) and SGLang's own arguments for it.
+
+    It takes requests with the key `api_key` only.
+    """
 
     role: Author
     model: str
     args: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
+    api_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
 
-    def command(self, port: int | str) -> list[str]:
-        """The command line that serves it on 127.0.0.1:`port`."""
-        head = [sys.executable, "-m", "sglang.launch_server", "--model-path", self.model]
+    def command(self, port: int | str, module: str = "sgl_specreason.serve") -> list[str]:
+        """The command line that serves it on 127.0.0.1:`port`, with the key in $SGL_SPECREASON_ENGINE_KEY."""
+        head = [sys.executable, "-m", module, "--model-path", self.model]
         return [*head, "--host", "127.0.0.1", "--port", str(port), *self.args]
 
     def shell(self, port: int | str = "PORT") -> str:
-        """The same for a person to read, with its environment."""
+        """The same for a person to read, with its environment and without its key."""
         settings = [f"{key}={shlex.quote(value)}" for key, value in self.env.items()]
-        return " ".join([*settings, shlex.join(self.command(port))])
+        return " ".join([*settings, shlex.join(self.command(port, "sglang.launch_server"))])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """A server that answers: one of ours (`pid` of its guard) or somebody else's (None)."""
+    """A server that answers: one of ours (`pid` of its first guard) or somebody else's (None)."""
 
     role: Author
     url: str
     model: str
     pid: int | None = None
+    api_key: str | None = field(default=None, repr=False)
+    health: Health = field(default_factory=Health)
 
 
 def cpu_args(max_total_tokens: int) -> tuple[str, ...]:
@@ -85,26 +98,87 @@ def started(
 ) -> Iterator[dict[Author, Engine]]:
     """Starts the engines strictly one after the other, since each takes a share of the memory that is free then.
 
-    Logs go to `logs`/<role>.log. Ends all of them when left, also when this process is killed. Raises EngineError with the
-    command and the last lines of its log if one dies or is not ready after `timeout_s`.
+    Logs go to `logs`/<role>.log. One that dies later is started again on its port, `MOST_RESTARTS` times at most; what asks it
+    meanwhile waits (its Health). Ends all of them when left, also when this process is killed. Raises EngineError with the
+    command and the last lines of its log if one dies before it is ready, or is not ready after `timeout_s`.
     """
     logs.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         engines: dict[Author, Engine] = {}
         for spec in specs:
-            port = free_port()
-            log = logs / f"{spec.role}.log"
-            say(f"starting {spec.role}: {spec.shell(port)}")
-            say(f"  log: {log}")
-            process = stack.enter_context(_guarded(spec, port, log))
-            url = f"http://127.0.0.1:{port}"
-            seconds = _wait_ready(spec, url, process, log, say, timeout_s)
-            say(f"  {spec.role} ready after {seconds:.0f} s")
-            engines[spec.role] = Engine(role=spec.role, url=url, model=spec.model, pid=process.pid)
+            keeper = Keeper(spec=spec, log=logs / f"{spec.role}.log", say=say, timeout_s=timeout_s)
+            stack.callback(keeper.close)
+            engines[spec.role] = keeper.start()
         yield engines
 
 
-def attached(role: Author, url: str, api_key: str | None = None) -> Engine:
+class Keeper:
+    """One engine of ours: started, watched by a thread of its own, started again when it dies, ended."""
+
+    def __init__(self, *, spec: EngineSpec, log: Path, say: Progress, timeout_s: float) -> None:
+        self.spec, self.log, self.say, self.timeout_s = spec, log, say, timeout_s
+        self.health = Health(patience_s=math.inf)
+        self._port = free_port()
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Engine:
+        """Starts it and waits until it is ready. Raises EngineError."""
+        self.log.write_bytes(b"")
+        self.say(f"starting {self.spec.role}: {self.spec.shell(self._port)}")
+        self.say(f"  log: {self.log}")
+        process = self._begin()
+        threading.Thread(target=self._watch, args=(process,), daemon=True).start()
+        return Engine(
+            role=self.spec.role,
+            url=self._url,
+            model=self.spec.model,
+            pid=process.pid,
+            api_key=self.spec.api_key,
+            health=self.health,
+        )
+
+    def close(self) -> None:
+        """Ends it for good."""
+        self._closing.set()
+        with self._lock:  # no restart begins after this
+            process = self._process
+        if process is not None:
+            _end(process)
+
+    @property
+    def _url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def _begin(self) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._closing.is_set():
+                raise EngineError(f"the {self.spec.role} engine is being ended")
+            process = self._process = _guarded(self.spec, self._port, self.log)
+        seconds = _wait_ready(self.spec, self._url, process, self.log, self.say, self.timeout_s)
+        self.say(f"  {self.spec.role} ready after {seconds:.0f} s")
+        return process
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        """Starts it again each time that it has ended by itself; says so in its health when that is over."""
+        for attempt in range(MOST_RESTARTS + 1):
+            code = process.wait()
+            if self._closing.is_set():
+                return
+            died = f"the {self.spec.role} engine died (code {code})"
+            if attempt == MOST_RESTARTS:
+                self.health.gone = f"{died} after {MOST_RESTARTS} restarts; its log: {self.log}"
+                return
+            self.say(f"{died}; starting it again ({attempt + 1} of at most {MOST_RESTARTS}); its log: {self.log}")
+            try:
+                process = self._begin()
+            except (EngineError, OSError) as error:
+                self.health.gone = f"{died} and could not be started again: {error}"
+                return
+
+
+def attached(role: Author, url: str, api_key: str | None, health: Health) -> Engine:
     """A server that runs already. Raises UsageError if no SGLang server answers at `url`."""
     info = probe(url, api_key)
     if info is None:
@@ -112,7 +186,7 @@ def attached(role: Author, url: str, api_key: str | None = None) -> Engine:
         raise UsageError(
             f"{option} {url}: no SGLang server answers there; start one with python -m sglang.launch_server"
         )
-    return Engine(role=role, url=url.rstrip("/"), model=str(info["model_path"]))
+    return Engine(role=role, url=url.rstrip("/"), model=str(info["model_path"]), api_key=api_key, health=health)
 
 
 def probe(url: str, api_key: str | None = None) -> dict[str, Any] | None:
@@ -133,26 +207,31 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@contextmanager
-def _guarded(spec: EngineSpec, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _guarded(spec: EngineSpec, port: int, log: Path) -> subprocess.Popen[bytes]:
+    """The guard of a new engine process; closing its standard input ends both."""
     guard = [sys.executable, "-m", "sgl_specreason.guard", *spec.command(port)]
-    with log.open("wb") as sink:
+    with log.open("ab") as sink:
         sink.write(f"{spec.shell(port)}\n".encode())
         sink.flush()
-        process = subprocess.Popen(
+        return subprocess.Popen(
             guard,
             stdin=subprocess.PIPE,
             stdout=sink,
             stderr=subprocess.STDOUT,
-            env=os.environ | spec.env,
+            env=os.environ | spec.env | {KEY_VARIABLE: spec.api_key},
             start_new_session=True,
         )
+
+
+def _end(guard: subprocess.Popen[bytes]) -> None:
+    """Has a guard end its engine, and waits for both."""
+    if guard.stdin:
+        guard.stdin.close()
     try:
-        yield process
-    finally:
-        if process.stdin:
-            process.stdin.close()
-        process.wait()
+        guard.wait(END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        guard.kill()  # its engine dies with it
+        guard.wait()
 
 
 def _wait_ready(

@@ -3,9 +3,12 @@
 SpecReasonError
 ├── UsageError        the user's input is wrong: one line on stderr, exit code 2
 ├── EngineError       an engine did not start, died, or answered with an error
+│   ├── EngineGone    it will not come back; ends the run, what was finished is saved
 │   └── RequestError  one request failed; ends its trajectory, not the run
+│       ├── ContextFull  what it holds or asks for does not fit the engine's context or cache
 │       └── Aborted   it was ended on purpose
 ├── RecordError       a run folder cannot be used as asked (a UsageError)
+├── WriteError        a run folder cannot be written any more: the disk is full
 └── Interrupted       Ctrl-C or SIGTERM; what was finished is saved
 """
 
@@ -28,8 +31,16 @@ class EngineError(SpecReasonError):
     """An SGLang server did not start, died, or is not what was expected."""
 
 
+class EngineGone(EngineError):
+    """A server that does not answer any more and is not waited for any longer."""
+
+
 class RequestError(EngineError):
     """One request to an engine failed; the message holds the engine's own words."""
+
+
+class ContextFull(RequestError):
+    """A request that is too long for its engine; ends a thought that has grown to this, and fails one that has not begun."""
 
 
 class Aborted(RequestError):
@@ -42,6 +53,10 @@ class Aborted(RequestError):
 
 class RecordError(UsageError):
     """A run folder is damaged or belongs to other settings."""
+
+
+class WriteError(SpecReasonError):
+    """A record or a summary could not be written; what had been written before is whole."""
 
 
 class Interrupted(SpecReasonError):

@@ -48,7 +48,24 @@ OF_BENCH = "default: the bench's"
     "--api-key",
     envvar="SGL_SPECREASON_API_KEY",
     metavar="KEY",
-    help="For the running servers.  [default: $SGL_SPECREASON_API_KEY, or none]",
+    help="For the running servers, or for those that are started. On a command line it stands in every listing of processes: "
+    "use the variable.  [default: $SGL_SPECREASON_API_KEY, else none, and a random one for those that are started]",
+)
+@click.option(
+    "--request-timeout",
+    type=click.FloatRange(0.1, 86400),
+    default=1800,
+    show_default=True,
+    metavar="SECONDS",
+    help="A request without an answer after this is tried once more, then its trajectory fails.",
+)
+@click.option(
+    "--retry-for",
+    type=click.FloatRange(0, 86400),
+    default=120,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a running server that cannot be reached is waited for before the run ends.",
 )
 @click.option(
     "--preset",
@@ -227,6 +244,8 @@ def _evaluate(options: dict[str, Any]) -> None:
         resume=options["resume"],
         urls=urls,
         api_key=options["api_key"],
+        request_timeout_s=options["request_timeout"],
+        patience_s=options["retry_for"],
         say=lambda line: click.echo(line, err=True),
     )
     runs = report.written(folder)

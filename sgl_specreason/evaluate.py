@@ -4,13 +4,12 @@ Knows nothing of command-line options. Whatever it prints goes to `say`.
 """
 
 import itertools
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
@@ -20,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from sgl_specreason import engines as servers
 from sgl_specreason import records, report
 from sgl_specreason.benches import Row
-from sgl_specreason.errors import Interrupted, RequestError
+from sgl_specreason.errors import EngineGone, Interrupted, RequestError, SpecReasonError, WriteError
 from sgl_specreason.folders import folders_of, settled
+from sgl_specreason.interruption import Interruption
 from sgl_specreason.knee import MOST, knee
 from sgl_specreason.pairs import ROLES
 from sgl_specreason.plan import Plan, Variant
@@ -31,6 +31,7 @@ from sgl_specreason.prompts import ChatFormat, load_tokenizer
 from sgl_specreason.rescore import graded
 from sgl_specreason.runner import run_all
 from sgl_specreason.trajectory import Trajectory
+from sgl_specreason.transport import Health
 
 if TYPE_CHECKING:
     from sgl_specreason.endpoint import Endpoint
@@ -48,35 +49,47 @@ def run(
     resume: Path | None,
     urls: tuple[str, str] | None,
     api_key: str | None,
+    request_timeout_s: float,
+    patience_s: float,
     say: Say,
 ) -> Path:
     """Runs every variant of the plan. Returns the folder with everything.
 
-    `urls` are of running servers, in the order of ROLES. Raises UsageError before anything is started, EngineError where an
-    engine fails, Interrupted on Ctrl-C and SIGTERM.
+    `urls` are of running servers, in the order of ROLES, waited for during `patience_s` where they do not answer; `api_key` is
+    theirs, or is for the ones that are started. Raises UsageError before anything is started, EngineError where an engine fails
+    for good, WriteError on a full disk, Interrupted on Ctrl-C and SIGTERM.
     """
     if urls is not None:
-        running = {role: servers.attached(role, url, api_key) for role, url in zip(ROLES, urls, strict=True)}
+        health = {role: Health(patience_s=patience_s) for role in ROLES}
+        running = {
+            role: servers.attached(role, url, api_key, health[role]) for role, url in zip(ROLES, urls, strict=True)
+        }
         plan = replace(plan, models={role: engine.model for role, engine in running.items()})
     chats = _chats(plan)
     plan, rates = settled(plan, resume)
     top, folders = folders_of(plan, out, resume)
+    interruption = Interruption()
     with ExitStack() as stack:
-        stack.enter_context(_sigterm_as_interrupt())
+        stack.enter_context(records.held(top))
+        stack.enter_context(interruption.handled())
         try:
             if urls is None:
                 # SGLang takes seconds to import: meanwhile, and not after the engines are up
                 threading.Thread(target=import_module, args=("sgl_specreason.program",), daemon=True).start()
-                running = stack.enter_context(servers.started(list(plan.specs), top / "logs", say=say))
-            endpoints = _endpoints(plan, running, chats, api_key)
+                specs = [replace(spec, api_key=api_key or spec.api_key) for spec in plan.specs]
+                running = stack.enter_context(servers.started(specs, top / "logs", say=say))
+            endpoints = _endpoints(plan, running, chats, request_timeout_s)
             for endpoint in endpoints.values():
                 stack.callback(endpoint.stop)
             session = Session(plan=plan, chats=chats, endpoints=endpoints, say=say, rates=rates)
             if plan.concurrency == "auto":
                 session = session.with_measured_concurrency()
-            session.run(top, folders, resume=resume is not None)
-        except KeyboardInterrupt as signalled:
-            raise Interrupted(top, 143 if signalled.args else 130) from None
+            session.run(top, folders, interruption, resume=resume is not None)
+        except KeyboardInterrupt:
+            raise Interrupted(top, interruption.code) from None
+        except (EngineGone, WriteError) as error:
+            words = f"{error}; finished trajectories are in {top}; go on with --resume {top}"
+            raise type(error)(words) from None
     return top
 
 
@@ -126,10 +139,10 @@ class Session:
             counts.append(int(endpoint.server_info.get("max_total_num_tokens", MOST * need)) // need)
         return max(1, min(counts))
 
-    def run(self, top: Path, folders: dict[Variant, Path], *, resume: bool) -> None:
+    def run(self, top: Path, folders: dict[Variant, Path], interruption: Interruption, *, resume: bool) -> None:
         """Every trajectory that the folders do not hold yet; each is written as it ends, the summaries at the end.
 
-        `top` is the only run folder, or holds them all.
+        `top` is the only run folder, or holds them all. Raises KeyboardInterrupt after an interruption, when all is written.
         """
         from tqdm import tqdm
 
@@ -154,8 +167,9 @@ class Session:
         every_s = 0.1 if sys.stderr.isatty() else 10  # a log is not a screen
         progress = Progress({variant: records.trajectories(folder) for variant, folder in folders.items()})
         bar = tqdm(total=total, initial=begun, file=sys.stderr, mininterval=every_s)
-        try:
-            for variant, record in run_all(tasks, lambda task: (task[0], self._attempt(*task)), plan.workers):
+        finished = run_all(tasks, lambda task: (task[0], self._attempt(*task)), plan.workers, interruption.halt)
+        with interruption.heeded(), closing(bar), _summarised(top):
+            for variant, record in finished:
                 if "error" not in record:
                     record |= graded(record, gold[record["problem_id"]], plan.bench.grader)
                 if plan.bench.private:
@@ -164,9 +178,8 @@ class Session:
                 progress.add(variant, record)
                 bar.set_postfix_str(progress.words(), refresh=False)
                 bar.update()
-        finally:
-            bar.close()
-            report.written(top)
+        if interruption.halt.is_set():
+            raise KeyboardInterrupt
 
     def _attempt(self, variant: Variant, row: Row, sample: int) -> Record:
         """One trajectory's record; a failed request makes a record with its error instead of an exception."""
@@ -230,7 +243,7 @@ def _endpoints(
     plan: Plan,
     running: dict[Author, servers.Engine],
     chats: dict[Author, ChatFormat],
-    api_key: str | None,
+    timeout_s: float,
 ) -> dict[Author, "Endpoint"]:
     """Endpoints over the running engines, after checking that the judge can answer with one token."""
     from sgl_specreason.endpoint import Endpoint
@@ -241,7 +254,9 @@ def _endpoints(
             engine.url,
             role=role,
             tokenizer=chats[role].tokenizer,
-            api_key=api_key,
+            api_key=engine.api_key,
+            timeout_s=timeout_s,
+            health=engine.health,
             connections=2 * plan.workers * max(variant.policy.drafts for variant in plan.variants),
         )
         for role, engine in running.items()
@@ -268,14 +283,12 @@ def _commit() -> str | None:
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends the run as Ctrl-C does: saved, engines ended."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt(number)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+def _summarised(top: Path) -> Iterator[None]:
+    """Writes the summaries at the end, however it came about; where they cannot be, that must not hide why it ended."""
     try:
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    except BaseException:
+        with suppress(SpecReasonError):
+            report.written(top)
+        raise
+    report.written(top)

@@ -1,7 +1,8 @@
 """Owns one engine process on behalf of a client: ends it when the client is gone, however that came about.
 
 Started as `python -m sgl_specreason.guard COMMAND...` with a pipe from the client as its standard input. The pipe
-closes when the client ends, also by SIGKILL; then the engine's whole process group is ended. Imports nothing heavy.
+closes when the client ends, also by SIGKILL; then the engine's whole process group is ended. What the engine prints is passed on
+without its key. Imports nothing heavy.
 """
 
 import ctypes
@@ -10,7 +11,12 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
+from typing import BinaryIO
+
+from sgl_specreason.serve import KEY_VARIABLE
 
 GRACE_S = 2.0
 _PR_SET_PDEATHSIG = 1
@@ -46,16 +52,30 @@ def main(command: list[str]) -> int:
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         start_new_session=True,
         preexec_fn=_restore_signals,
     )
+    assert process.stdout is not None
+    key = os.environ.get(KEY_VARIABLE, "").encode()
+    printing = threading.Thread(target=_pass_on, args=(process.stdout, key), daemon=True)
+    printing.start()
     while process.poll() is None:
         readable, _, _ = select.select([sys.stdin], [], [], 0.2)
         if readable and not os.read(sys.stdin.fileno(), 4096):
             break
     _end(process)
+    printing.join(GRACE_S)
     code = process.returncode
     return code if code >= 0 else 128 - code
+
+
+def _pass_on(output: BinaryIO, key: bytes) -> None:
+    """Prints what the engine prints, line by line: SGLang logs its arguments, and the key is one of them."""
+    for line in output:
+        with suppress(OSError):  # a full disk must not stop the engine at its next line
+            os.write(1, line.replace(key, b"[key]") if key else line)
 
 
 def _restore_signals() -> None:

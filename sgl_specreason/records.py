@@ -3,18 +3,22 @@
 Each record is appended and flushed the moment it is there; whole files are replaced atomically; the summary comes last.
 """
 
+import fcntl
 import hashlib
 import json
 import math
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sgl_specreason.errors import RecordError, UsageError
+from sgl_specreason.errors import RecordError, UsageError, WriteError
 
 Key = tuple[str, int]
+LONE_SURROGATES = "backslashreplace"
+"""UTF-8 has no half pairs; inside a JSON string what this writes instead is the very escape for one."""
 CONFIG, TRAJECTORIES, SUMMARY, SWEEP = "config.json", "trajectories.jsonl", "summary.json", "sweep.json"
 
 
@@ -69,11 +73,15 @@ def write_text(path: Path, text: str) -> None:
 
 def _write(path: Path, parts: Iterable[str]) -> None:
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8", errors=LONE_SURROGATES) as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise WriteError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def key_of(record: dict[str, Any]) -> Key:
@@ -114,9 +122,21 @@ class RunFolder:
         return cls(path=path, done=done, torn=torn)
 
     def append(self, record: dict[str, Any]) -> None:
-        """Writes one finished or failed trajectory; it is in the file when this returns."""
-        with (self.path / TRAJECTORIES).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+        """Writes one finished or failed trajectory; it is in the file when this returns.
+
+        Raises WriteError where it cannot be; then the file ends with the record before.
+        """
+        line = (json.dumps(record, ensure_ascii=False, default=str) + "\n").encode("utf-8", LONE_SURROGATES)
+        file = os.open(self.path / TRAJECTORIES, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        end = os.fstat(file).st_size
+        try:
+            while line:
+                line = line[os.write(file, line) :]
+        except OSError as error:
+            os.ftruncate(file, end)
+            raise WriteError(f"{self.path / TRAJECTORIES}: cannot be written: {error.strerror}") from None
+        finally:
+            os.close(file)
 
 
 def without_texts(record: dict[str, Any]) -> dict[str, Any]:
@@ -184,6 +204,21 @@ def _is_torn(file: Path) -> bool:
     with file.open("rb") as lines:
         lines.seek(-1, os.SEEK_END)
         return lines.read() != b"\n"
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keeps every other process from writing runs in the folder `path`. Raises RecordError where one does already."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise RecordError(f"{path}: another process is writing this run") from None
+    try:
+        yield
+    finally:
+        os.close(folder)
 
 
 def begun_runs(top: Path) -> dict[Path, dict[str, Any]]:

@@ -12,7 +12,7 @@ from sgl_specreason.policy import Author, Policy
 from sgl_specreason.score import Judgement
 from sgl_specreason.steps import Step, pieces
 
-StopReason = Literal["think_end", "eos", "budget"]
+StopReason = Literal["think_end", "eos", "budget", "context"]
 RECENT = 8
 
 
@@ -21,6 +21,7 @@ class Request:
     """The account of one request: token counts, and seconds on the client's monotonic clock.
 
     `engine_seconds` are the server's own, `queue_seconds` those that it waited for its turn, where the server counts them.
+    `retries` is how often it was tried again, None for never; `seconds` holds these tries and the waits between them.
     """
 
     engine: str
@@ -32,6 +33,7 @@ class Request:
     seconds: float
     engine_seconds: float
     queue_seconds: float | None = None
+    retries: int | None = None
 
     def record(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value is not None}
@@ -161,6 +163,7 @@ class Trajectory:
     answer_finish: str = ""
     stop_reason: StopReason | None = None
     tokens_kept: int = field(default=0, init=False)  # a sum over `kept` would cost O(steps) at each step
+    _settled: int = field(default=0, init=False)
 
     @property
     def tokens_left(self) -> int:
@@ -196,6 +199,7 @@ class Trajectory:
     def keep(self, kept: Kept) -> None:
         """Makes a step part of the thought, and ends the thought where the step or the budget does."""
         self.kept.append(kept)
+        self._settled = len(self.calls)
         self.tokens_kept += kept.step.tokens
         if kept.step.ending == "think_end":
             self.stop_reason = "think_end"
@@ -204,10 +208,15 @@ class Trajectory:
         elif self.tokens_left <= 0:
             self.stop_reason = "budget"
 
+    def end_at_full_context(self) -> None:
+        """Ends the thought with what is kept: an engine has no room for more. What was written since is for nothing."""
+        self.stop_reason = "context"
+        self.calls[self._settled :] = [call._replace(dropped=True) for call in self.calls[self._settled :]]
+
     @property
     def truncated(self) -> bool:
-        """Whether the budget ended the thought or the answer's limit ended the answer."""
-        return self.stop_reason == "budget" or self.answer_finish == "length"
+        """Whether the budget or an engine's context ended the thought, or a limit ended the answer."""
+        return self.stop_reason in ("budget", "context") or self.answer_finish == "length"
 
     def record(self) -> dict[str, Any]:
         """What the run folder holds of it, without grading and latency."""

@@ -1,34 +1,91 @@
-"""Owns HTTP to one server: pooled connections, deadlines, and one line of words for whatever goes wrong."""
+"""Owns HTTP to one server: pooled connections, deadlines, what is tried again, and one line of words for what goes wrong."""
 
+import math
+import random
 import threading
-from typing import Any
+import time
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass
+from socket import SHUT_RDWR
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
 import urllib3
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, TimeoutError
 
-from sgl_specreason.errors import RequestError
+from sgl_specreason.errors import EngineGone, RequestError
 
 REQUEST_TIMEOUT_S = 1800.0
 CONNECT_TIMEOUT_S = 5.0
+PATIENCE_S = 120.0
+FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_RETRY_AFTER_S = 0.1, 5.0, 30.0
+PIECE_BYTES = 1 << 16
+
+Kind = Literal["unreachable", "broken", "late", "answer", "final"]
+AGAIN: dict[Kind, float] = {"unreachable": math.inf, "broken": 4, "late": 1, "answer": 7, "final": 0}
+"""How often a request is tried again after a failure of each kind: no connection (as long as the server has patience), one that
+breaks off (a few times: the request itself may be what kills the server), no answer in time, an answer that says that it may
+work later or that is no answer (HTTP 408, 429, 5xx; not JSON), and one that will be the same for ever."""
+LATER = (408, 429)
+
+
+@dataclass(slots=True, kw_only=True)
+class Health:
+    """What is known of one server beyond single requests, shared with whoever looks after it.
+
+    An unreachable one is waited for during `patience_s` seconds. `gone` says why it will not come back, once that is known.
+    """
+
+    patience_s: float = PATIENCE_S
+    gone: str | None = None
+
+
+class Failure(NamedTuple):
+    """Why one exchange gave no answer, in words, and how long the server wants to be left alone (seconds)."""
+
+    kind: Kind
+    words: str
+    wait_s: float = 0.0
+
+
+class Answer(NamedTuple):
+    """The JSON object that came back, and how many times the request had to be tried again for it."""
+
+    content: dict[str, Any]
+    retries: int = 0
 
 
 class Transport:
     """Exchanges of JSON with the server at `url`, from any thread. `role` names it in errors.
 
-    Keeps up to `connections` of them open; an answer has `timeout_s` seconds.
+    Keeps up to `connections` of them open; an answer has `timeout_s` seconds, from its first byte to its last as many again.
     """
 
-    def __init__(self, url: str, *, role: str, api_key: str | None, connections: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        role: str,
+        api_key: str | None,
+        connections: int,
+        timeout_s: float,
+        health: Health | None = None,
+    ) -> None:
         self.url = url
         self.role = role
         self.stopped = threading.Event()
+        self.health = health or Health()
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._path = urlsplit(url).path
         self._pool = urllib3.connection_from_url(url, maxsize=connections, headers=self._headers)
-        self._timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s)
+        self._open = _Open()
+        self._pool.ConnectionCls = self._open.watched(self._pool.ConnectionCls)
+        self._timeout_s = timeout_s
+        self._names: dict[str, str] = {}
 
     def call(
         self,
@@ -38,47 +95,144 @@ class Transport:
         *,
         timeout_s: float | None = None,
         parse: bool = True,
-    ) -> dict[str, Any]:
-        """One exchange; a pooled connection that the server has closed meanwhile is replaced once.
+        patient: bool = False,
+    ) -> Answer:
+        """One exchange; `patient` tries it again, with jittered waits, while that can help (AGAIN).
 
-        Returns the JSON object of the answer, {} unless `parse`. Raises RequestError for everything else.
+        A request with a "rid" has another one each time, since the server may still know the first. Returns the JSON object
+        of the answer, {} unless `parse`. Raises EngineGone where the server is no longer there at all, and RequestError for
+        everything else that goes wrong.
         """
+        body = None if data is None else orjson.dumps(data)
+        counts: dict[Kind, int] = {}
+        began = time.monotonic()
+        while True:
+            self._check()
+            reply = self._exchange(verb, path, body, timeout_s or self._timeout_s, parse)
+            if isinstance(reply, dict):
+                return Answer(reply, sum(counts.values()))
+            self._check()
+            words = f"{self.role}: {self.url}{path}: {reply.words}"
+            count = counts[reply.kind] = counts.get(reply.kind, 0) + 1
+            if not patient or count > AGAIN[reply.kind]:
+                raise RequestError(words if count == 1 else f"{words} (tried {count} times)")
+            if reply.kind != "unreachable":
+                began = time.monotonic()  # there was a server
+            elif time.monotonic() - began > self.health.patience_s:
+                raise EngineGone(f"{words}, for {self.health.patience_s:.0f} s")
+            wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(sum(counts.values()) - 1, 10))
+            self.stopped.wait(max(reply.wait_s, wait * random.uniform(0.5, 1.0)))
+            if data is not None and "rid" in data:
+                name = f"{data['rid']}-{sum(counts.values())}"
+                self._names[data["rid"]] = name
+                body = orjson.dumps(data | {"rid": name})
+
+    def name_of(self, rid: str) -> str:
+        """The name that the request `rid` has on the server now; forgotten with this question."""
+        return self._names.pop(rid, rid)
+
+    def stop(self) -> None:
+        """Refuses every further exchange and breaks off those that are under way."""
+        self.stopped.set()
+        self._open.shut()
+        self._pool.close()
+
+    def _check(self) -> None:
+        """Raises what no request can get past."""
         if self.stopped.is_set():
             raise RequestError(f"{self.role}: the run was stopped")
-        timeout = self._timeout if timeout_s is None else urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s)
-        body = None if data is None else orjson.dumps(data)
-        url = self.url + path
+        if self.health.gone is not None:
+            raise EngineGone(self.health.gone)
+
+    def _exchange(
+        self, verb: str, path: str, body: bytes | None, timeout_s: float, parse: bool
+    ) -> dict[str, Any] | Failure:
         try:
-            try:
-                reply = self._exchange(verb, path, body, timeout)
-            except urllib3.exceptions.ProtocolError:
-                reply = self._exchange(verb, path, body, timeout)
-        except urllib3.exceptions.HTTPError as error:
-            raise RequestError(f"{self.role}: {url}: {type(error).__name__}: {_first_line(error)}") from None
-        if reply.status != 200:
-            words = reply.data[:500].decode("utf-8", "replace").strip()
-            raise RequestError(f"{self.role}: {url}: HTTP {reply.status}: {words}")
+            status, headers, content = self._bytes(verb, path, body, timeout_s)
+        except (NewConnectionError, ConnectTimeoutError) as error:
+            return Failure("unreachable", f"{type(error).__name__}: {_first_line(error)}")
+        except (TimeoutError, _Late) as error:
+            return Failure("late", f"no answer in {timeout_s:g} s ({type(error).__name__.lstrip('_')})")
+        except HTTPError as error:
+            return Failure("broken", f"{type(error).__name__}: {_first_line(error)}")
+        if status != 200:
+            words = content[:500].decode("utf-8", "replace").strip()
+            later = status >= 500 or status in LATER
+            return Failure("answer" if later else "final", f"HTTP {status}: {words}", _retry_after(headers))
         if not parse:
             return {}
         try:
-            answer = orjson.loads(reply.data)
+            answer = orjson.loads(content)
         except orjson.JSONDecodeError as error:
-            raise RequestError(f"{self.role}: {url}: not JSON: {error}") from None
+            return Failure("answer", f"not JSON: {error}")
         if not isinstance(answer, dict):
-            raise RequestError(f"{self.role}: {url}: an object was expected")
-        if "error" in answer:
-            raise RequestError(f"{self.role}: {url}: {answer['error']}")
-        return answer
+            return Failure("answer", "an object was expected")
+        return Failure("final", str(answer["error"])) if "error" in answer else answer
 
-    def stop(self) -> None:
-        """Refuses every further exchange."""
-        self.stopped.set()
-        self._pool.close()
-
-    def _exchange(self, verb: str, path: str, body: bytes | None, timeout: urllib3.Timeout) -> urllib3.BaseHTTPResponse:
-        return self._pool.urlopen(
-            verb, self._path + path, body=body, headers=self._headers, timeout=timeout, retries=False, redirect=False
+    def _bytes(self, verb: str, path: str, body: bytes | None, timeout_s: float) -> tuple[int, Any, bytes]:
+        """Status, headers and body of one exchange. A server that sends a little now and then does not escape the deadline."""
+        reply = self._pool.urlopen(
+            verb,
+            self._path + path,
+            body=body,
+            headers=self._headers,
+            timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s),
+            retries=False,
+            redirect=False,
+            preload_content=False,
         )
+        deadline = time.monotonic() + timeout_s
+        try:
+            pieces = []
+            while piece := reply.read1(PIECE_BYTES):
+                pieces.append(piece)
+                if time.monotonic() > deadline:
+                    raise _Late
+        except BaseException:
+            reply.close()
+            raise
+        finally:
+            reply.release_conn()
+        return reply.status, reply.headers, b"".join(pieces)
+
+
+class _Late(Exception):
+    """An answer that had begun and was not over at its deadline."""
+
+
+class _Open:
+    """The connections of one pool that are open now, so that all of them can be broken off at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def watched(self, kind: type[Any]) -> type[Any]:
+        """A class of connections like `kind` that enter themselves here."""
+        opened = self
+
+        class Watched(kind):  # type: ignore[misc]
+            def connect(self) -> None:
+                super().connect()
+                with opened._lock:
+                    opened._connections.add(self)
+
+        return Watched
+
+    def shut(self) -> None:
+        with self._lock:
+            connections = list(self._connections)
+        for connection in connections:
+            sock = connection.sock
+            if sock is not None:
+                with suppress(OSError):
+                    sock.shutdown(SHUT_RDWR)
+
+
+def _retry_after(headers: Any) -> float:
+    """What the server asks for, in whole seconds; 0 for dates and nonsense."""
+    words = headers.get("Retry-After", "")
+    return min(float(words), LONGEST_RETRY_AFTER_S) if words.isascii() and words.isdigit() else 0.0
 
 
 def _first_line(error: Exception) -> str:

@@ -30,18 +30,22 @@ from sgl_specreason.prompts import ChatFormat, load_tokenizer
 from sgl_specreason.runner import run_all
 from sgl_specreason.score import DIGITS
 from sgl_specreason.trajectory import Trajectory
+from sgl_specreason.transport import Answer
 
 pytestmark = [
     # third-party code at import and in client libraries; our own warnings stay errors
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
+KEY = "a key of the tests"
 CLIENT = """
 import sys, time
+from dataclasses import replace
 from pathlib import Path
 from sgl_specreason.engines import started
 from sgl_specreason.plan import Options, resolve
 plan = resolve(Options(bench="demo", policy={}))
-with started(list(plan.specs), Path(sys.argv[1]), say=lambda line: print(line, file=sys.stderr)) as running:
+specs = [replace(spec, api_key=sys.argv[2]) for spec in plan.specs]
+with started(specs, Path(sys.argv[1]), say=lambda line: print(line, file=sys.stderr)) as running:
     print(running["base"].url, running["small"].url, flush=True)
     time.sleep(3600)
 """
@@ -60,7 +64,10 @@ class Servers:
         return {role: ChatFormat(tokenizer=tokenizer) for role, tokenizer in self.tokenizers.items()}
 
     def endpoints(self) -> dict[Author, "Watched"]:
-        return {role: Watched(url, role=role, tokenizer=self.tokenizers[role]) for role, url in self.urls.items()}
+        return {
+            role: Watched(url, role=role, tokenizer=self.tokenizers[role], api_key=KEY)
+            for role, url in self.urls.items()
+        }
 
     def trajectory(self, number: int, **policy: Any) -> Trajectory:
         problem = problems("test", 40)[number]
@@ -80,7 +87,7 @@ class Watched(Endpoint):
         self.sent: list[tuple[str, list[int]]] = []
         call = self.transport.call
 
-        def watched(verb: str, path: str, data: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+        def watched(verb: str, path: str, data: dict[str, Any] | None = None, **options: Any) -> Answer:
             if path == "/generate" and data is not None:
                 self.payloads.append(data)
                 kind = "select" if "token_ids_logprob" in data else "generate"
@@ -95,7 +102,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Both engines, held by a client that is killed with SIGKILL at the end: they must be gone 10 s later."""
     logs = tmp_path_factory.mktemp("engines")
     client = subprocess.Popen(
-        [sys.executable, "-c", CLIENT, str(logs)], stdout=subprocess.PIPE, text=True, env=os.environ
+        [sys.executable, "-c", CLIENT, str(logs), KEY], stdout=subprocess.PIPE, text=True, env=os.environ
     )
     assert client.stdout is not None
     line = client.stdout.readline().split()
@@ -449,7 +456,7 @@ def run_eval(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 def attach(served: Servers) -> list[str]:
-    return ["--bench", "demo", "--base-url", served.urls["base"], "--small-url", served.urls["small"]]
+    return ["--bench", "demo", "--base-url", served.urls["base"], "--small-url", served.urls["small"], "--api-key", KEY]
 
 
 def test_the_whole_command_on_running_servers(served: Servers, tmp_path: Path) -> None:
@@ -629,4 +636,4 @@ def test_an_engine_that_answers_no_more_fails_the_trajectory_and_not_the_run(ser
     trajectory = served.trajectory(7)
     with pytest.raises(RequestError, match="small: the run was stopped"):
         run_trajectory("specreason", trajectory, endpoints)  # type: ignore[arg-type]
-    assert servers.probe(served.urls["small"]) is not None
+    assert servers.probe(served.urls["small"], KEY) is not None

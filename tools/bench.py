@@ -21,7 +21,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 from accounts import Say, Timed, profile, reuse, uncovered
 from client_cost import client_cost, grown, growth
-from plain_loop import Done, Job, PlainLoop, processes
+from plain_loop import API_KEY, Done, Job, PlainLoop, processes
 
 from sgl_specreason import stats
 from sgl_specreason.endpoint import Endpoint
@@ -101,7 +101,7 @@ def main() -> None:
             Options(bench="demo", methods=("base", "specreason"), limit=max(options.problems, 2 * CROWD), policy={})
         )
         # the engines count the seconds that a request waits for its turn
-        specs = [replace(spec, args=(*spec.args, "--enable-metrics")) for spec in plan.specs]
+        specs = [replace(spec, args=(*spec.args, "--enable-metrics"), api_key=API_KEY) for spec in plan.specs]
         with started(specs, Path(logs), say=say) as engines:
             bench = prepared(plan, engines)
             found |= alone(bench, options.problems, options.runs, say)
@@ -118,7 +118,8 @@ def prepared(plan: Plan, engines: dict[Author, Engine]) -> Bench:
     urls = {role: engine.url for role, engine in engines.items()}
     tokenizers = {role: load_tokenizer(plan.models[role]) for role in urls}
     endpoints = {
-        role: Endpoint(url, role=role, tokenizer=tokenizers[role], connections=2 * CROWD) for role, url in urls.items()
+        role: Endpoint(url, role=role, tokenizer=tokenizers[role], api_key=API_KEY, connections=2 * CROWD)
+        for role, url in urls.items()
     }
     base, ours = plan.variants
     return Bench(
@@ -232,7 +233,7 @@ def prefilled(bench: Bench, say: Say) -> dict[str, Any]:
     """Tokens that the engines prefill for one trajectory of scripted steps, by its length up to 16,000 tokens."""
     tokenizers = {role: endpoint.tokenizer for role, endpoint in bench.endpoints.items()}
     engines = {
-        role: Scripted(endpoint.base_url, role=role, tokenizer=tokenizers[role])
+        role: Scripted(endpoint.base_url, role=role, tokenizer=tokenizers[role], api_key=API_KEY)
         for role, endpoint in bench.endpoints.items()
     }
     policy = replace(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 STOPS = ["\n\n", "</think>"]
+API_KEY = "bench"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class PlainLoop:
     def __init__(self, urls: dict[str, str]) -> None:
         from openai import OpenAI
 
-        self.clients = {role: OpenAI(base_url=f"{url}/v1", api_key="none") for role, url in urls.items()}
+        self.clients = {role: OpenAI(base_url=f"{url}/v1", api_key=API_KEY) for role, url in urls.items()}
         self.requests = 0
 
     def run(self, job: Job) -> Done:
