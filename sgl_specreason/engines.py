@@ -166,6 +166,7 @@ class Keeper:
             code = process.wait()
             if self._closing.is_set():
                 return
+            _end(process)
             died = f"the {self.spec.role} engine died (code {code})"
             if attempt == MOST_RESTARTS:
                 self.health.gone = f"{died} after {MOST_RESTARTS} restarts; its log: {self.log}"

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+import urllib3
 
-from sgl_specreason.engines import EngineSpec, cpu_env, started
+from sgl_specreason.engines import Engine, EngineSpec, cpu_env, started
 from sgl_specreason.errors import EngineError
 
 CHILD = "import time, subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
@@ -81,7 +83,7 @@ def test_an_engine_that_dies_shows_its_command_and_the_end_of_its_log(tmp_path: 
 
 
 def test_an_engine_that_is_never_ready_meets_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EngineSpec, "command", lambda self, port: [sys.executable, "-c", ENGINE])
+    monkeypatch.setattr(EngineSpec, "command", lambda self, port, module="": [sys.executable, "-c", ENGINE])
     spec = EngineSpec(role="small", model="m")
     before = {p.pid for p in psutil.Process(os.getpid()).children(recursive=True)}
     with (
@@ -91,6 +93,64 @@ def test_an_engine_that_is_never_ready_meets_a_deadline(tmp_path: Path, monkeypa
         pass
     after = [p for p in psutil.Process(os.getpid()).children(recursive=True) if p.pid not in before]
     assert after == []
+
+
+SERVER = """
+import os, sys, http.server
+print("args:", os.environ["SGL_SPECREASON_ENGINE_KEY"], flush=True)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(str(os.getpid()).encode())
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def pid_of(engine: Engine) -> int:
+    return int(urllib3.request("GET", engine.url, timeout=5.0, retries=False).data)
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_an_engine_that_dies_is_started_again_a_few_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EngineSpec, "command", lambda self, port, module="": [sys.executable, "-c", SERVER, str(port)])
+    said: list[str] = []
+    with started([EngineSpec(role="small", model="m")], tmp_path, say=said.append) as engines:
+        engine, seen = engines["small"], set()
+        for restart in range(1, 4):
+            pid = pid_of(engine)
+            seen.add(pid)
+            os.kill(pid, signal.SIGKILL)
+            until(lambda count=restart: sum("ready after" in line for line in said) == count + 1)  # type: ignore[misc]
+            assert engine.health.gone is None
+        seen.add(pid_of(engine))
+        assert len(seen) == 4
+        os.kill(pid_of(engine), signal.SIGKILL)
+        until(lambda: engine.health.gone)
+        assert "died (code 137) after 3 restarts" in str(engine.health.gone)
+    assert [line.split(" (")[0] for line in said if "died" in line] == ["the small engine died"] * 3
+    log = (tmp_path / "small.log").read_text()
+    assert log.count("args: [key]") == 4
+
+
+def test_the_key_of_an_engine_is_in_no_listing_of_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = EngineSpec(role="small", model="m")
+    assert len(spec.api_key) >= 32
+    assert spec.api_key != EngineSpec(role="small", model="m").api_key
+    assert spec.api_key not in repr(spec) + spec.shell() + " ".join(spec.command(1))
+    monkeypatch.setattr(EngineSpec, "command", lambda self, port, module="": [sys.executable, "-c", SERVER, str(port)])
+    with started([spec], tmp_path, say=lambda line: None) as engines:
+        assert engines["small"].api_key == spec.api_key
+        assert engines["small"].pid is not None
+        everything = [" ".join(p.cmdline()) for p in psutil.Process(os.getpid()).children(recursive=True)]
+        assert not any(spec.api_key in words for words in everything)
+        assert spec.api_key not in repr(engines)
 
 
 def test_idle_schedulers_sleep_and_engines_share_the_cores() -> None:
