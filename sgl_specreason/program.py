@@ -3,7 +3,9 @@
 Knows no HTTP and no files. A program runs in the thread that called `run_trajectory`, what it writes ahead in one more.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import sglang as sgl
 from sglang.lang.interpreter import ProgramState, StreamExecutor
@@ -11,7 +13,7 @@ from sglang.lang.ir import SglGen
 
 from sgl_specreason.ahead import Ahead, Ticket, writing_ahead
 from sgl_specreason.endpoint import Endpoint, written
-from sgl_specreason.errors import Aborted, RequestError
+from sgl_specreason.errors import Aborted, ContextFull, RequestError
 from sgl_specreason.policy import Author, Method
 from sgl_specreason.score import DIGITS, WORDS, Binary, Judgement, Score
 from sgl_specreason.steps import BLANK_LINE, Ending, Step, read_step, wants_more
@@ -28,33 +30,45 @@ def specreason(s: ProgramState, trajectory: Trajectory, small_engine: Endpoint) 
     s += t.texts.prompts["base"]
     small += t.texts.prompts["small"]
     with writing_ahead(t) as ahead:
-        while t.thinking:
-            draft = judgement = None
-            others: list[Judged] = []
-            if not t.base_writes_next:
-                (draft, judgement), *others = speculate(s, small, t, ahead)
-            accepted = t.decides(draft, judgement)
-            ahead.settle(accepted=accepted)
-            begun = salvage(s, draft, judgement, t) if draft and not accepted else None
-            step = (
-                draft
-                if draft and accepted
-                else ahead.next_regeneration() or write_step(s, t, "regenerate", begun=begun)
-            )
-            s += step.text
-            small += step.text
-            t.keep(
-                Kept(
-                    step=step,
-                    by="small" if accepted else "base",
-                    draft=draft,
-                    judgement=judgement,
-                    accepted=accepted,
-                    others=tuple(others),
-                    salvaged=begun.tokens if begun else 0,
+        with ending_at_full_context(t):
+            while t.thinking:
+                draft = judgement = None
+                others: list[Judged] = []
+                if not t.base_writes_next:
+                    (draft, judgement), *others = speculate(s, small, t, ahead)
+                accepted = t.decides(draft, judgement)
+                ahead.settle(accepted=accepted)
+                begun = salvage(s, draft, judgement, t) if draft and not accepted else None
+                step = (
+                    draft
+                    if draft and accepted
+                    else ahead.next_regeneration() or write_step(s, t, "regenerate", begun=begun)
                 )
-            )
+                s += step.text
+                small += step.text
+                t.keep(
+                    Kept(
+                        step=step,
+                        by="small" if accepted else "base",
+                        draft=draft,
+                        judgement=judgement,
+                        accepted=accepted,
+                        others=tuple(others),
+                        salvaged=begun.tokens if begun else 0,
+                    )
+                )
         write_answer(s if t.policy.answer_by == "base" else small, t)
+
+
+@contextmanager
+def ending_at_full_context(t: Trajectory) -> Iterator[None]:
+    """A thought that has become too long for an engine ends there, with what is kept. Raises ContextFull where nothing is."""
+    try:
+        yield
+    except ContextFull:
+        if not t.kept:
+            raise
+        t.end_at_full_context()
 
 
 @sgl.function  # type: ignore[untyped-decorator]
@@ -145,6 +159,7 @@ def write_on(
         calls = ticket.calls
         f.set_var("rid", ticket.rid)
     while ticket is None or not ticket.dropped:
+        before = f.stream_executor.text_
         try:
             f += gen("piece", t, max_tokens=room, stop=[BLANK_LINE, t.texts.think_end], logprobs=confidence)
         except Aborted as aborted:
@@ -153,7 +168,9 @@ def write_on(
         text, meta = written(f, "piece")
         calls.append(Call(purpose, meta["account"]))
         tokens = meta["account"].completion_tokens
-        piece = read_step(text, tokens, meta["finish"], t.texts.think_end, confidence=meta.get("confidence"))
+        piece = read_step(
+            text, tokens, meta["finish"], t.texts.think_end, before=before, confidence=meta.get("confidence")
+        )
         step = step.joined(piece) if step else piece
         room -= tokens
         if not wants_more(step, min_step_tokens=t.policy.min_step_tokens, room=room):
@@ -166,16 +183,14 @@ def assess(s: ProgramState, draft: Step, t: Trajectory) -> Judgement | None:
     if draft.is_blank or not t.policy.asks(draft.confidence):
         return None
     judge, closed = t.policy.judge, draft.ending == "think_end"
-    f = fork(s, likelihood_of=draft.text if t.policy.wants_likelihood else "")
-    f += draft.text
+    turn, labels = (t.texts.judge_closed if closed else t.texts.judge_open), DIGITS
     if judge == "binary":
-        f += t.texts.binary_closed if closed else t.texts.binary_open
-        f += sgl.select("judgement", choices=list(WORDS))
+        turn, labels = (t.texts.binary_closed if closed else t.texts.binary_open), WORDS
     elif judge == "likelihood":
-        f += sgl.gen("judgement", max_tokens=0)
-    else:
-        f += t.texts.judge_closed if closed else t.texts.judge_open
-        f += sgl.select("judgement", choices=list(DIGITS))
+        turn, labels = "", ()
+    f = fork(s, likelihood_of=draft.text if t.policy.wants_likelihood else "", own=turn)
+    f += draft.text + turn
+    f += sgl.select("judgement", choices=list(labels)) if labels else sgl.gen("judgement", max_tokens=0)
     _, meta = written(f, "judgement")
     t.calls.append(Call("judge", meta["account"]))
     return Judgement(
@@ -214,18 +229,28 @@ def think_alone(s: ProgramState, t: Trajectory, author: Author) -> None:
         ending = "cap"
     tokens = meta["account"].completion_tokens
     t.keep(Kept(step=Step(text=text, tokens=tokens, ending=ending), by=author))
+    if ending == "cap" and t.stop_reason is None:  # the engine had no room for the whole budget
+        t.end_at_full_context()
     write_answer(s, t)
 
 
 def write_answer(s: ProgramState, t: Trajectory) -> None:
-    """The text for the user, after closing a thought that did not close itself; none where the policy stops at the budget."""
-    if t.stop_reason == "budget":
+    """The text for the user, after closing a thought that did not close itself; none where the policy stops at the budget,
+    or where it does not fit any more."""
+    closing = ""
+    if t.stop_reason in ("budget", "loop", "context"):
         if t.policy.on_budget == "stop":
             return
-        s += ("" if t.kept[-1].step.ending == "blank_line" else BLANK_LINE) + t.texts.close
+        closing = ("" if t.kept[-1].step.ending == "blank_line" else BLANK_LINE) + t.texts.close
     elif t.stop_reason == "eos":
-        s += f"\n{t.texts.think_end}{BLANK_LINE}"
-    s += gen("answer", t, max_tokens=t.policy.answer_tokens, stop=[])
+        closing = f"\n{t.texts.think_end}{BLANK_LINE}"
+    s.set_var("own", closing)
+    s += closing
+    try:
+        s += gen("answer", t, max_tokens=t.policy.answer_tokens, stop=[])
+    except ContextFull:
+        t.answer_finish = "length"
+        return
     t.answer, meta = written(s, "answer")
     t.calls.append(Call("answer", meta["account"]))
     t.answer_finish = meta["finish"]
@@ -273,6 +298,9 @@ def backend(s: ProgramState) -> Endpoint:
 
 def run_trajectory(method: Method, trajectory: Trajectory, engines: dict[Author, Endpoint]) -> None:
     """Runs one trajectory to its end. Raises RequestError if a request failed; the trajectory keeps what was written."""
+    texts = trajectory.texts
+    for role, engine in engines.items():
+        engine.begin(trajectory.contexts, texts.prompts[role], texts.contents.get(role, slice(0, 0)))
     if method == "base":
         base.run(trajectory=trajectory, backend=engines["base"], use_thread=False)
     elif method == "small":

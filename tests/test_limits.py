@@ -1,0 +1,197 @@
+"""Budgets hard to the token, and what becomes of a trajectory that outgrows an engine's context."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fake_engine import FakeEngine, Payload, Raw, prompt_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_program import WRITTEN, Pair, frontend_threads, thought
+
+from sgl_specreason.errors import ContextFull, RequestError
+from sgl_specreason.policy import Method
+
+Start = Callable[..., FakeEngine]
+TOO_LONG = "The input ({} tokens) is longer than the model's context length ({} tokens)."
+TOO_MUCH = (
+    "Requested token count exceeds the model's maximum context length of {} tokens. You requested a total of {} tokens: "
+    "{} tokens from the input messages and {} tokens for the completion."
+)
+OVER_MAXIMUM = "Input length ({} tokens) exceeds the maximum allowed length ({} tokens). Use a shorter input."
+
+
+def narrow(engine: FakeEngine, context: int) -> None:
+    """Gives a scripted engine a context: it refuses and cuts as SGLang does (tokenizer_manager.py, scheduler.py of 0.5.23)."""
+    script = engine.script
+
+    def refuse(words: str) -> Raw:
+        return Raw(400, json.dumps({"error": {"message": words}}).encode())
+
+    def limited(prompt: str, payload: Payload) -> Any:
+        size, asked = len(payload["input_ids"]), payload["sampling_params"]["max_new_tokens"]
+        if size >= context:
+            return refuse(TOO_LONG.format(size, context))
+        if size + asked > context:
+            return refuse(TOO_MUCH.format(context, size + asked, size, asked))
+        if size >= context - 6:
+            return refuse(OVER_MAXIMUM.format(size, context - 6))
+        payload["sampling_params"]["max_new_tokens"] = min(asked, context - size - 2)
+        return script(prompt, payload)
+
+    engine.script = limited
+
+
+def cutting(engine: FakeEngine, context: int) -> None:
+    """Gives it a cache: it refuses nothing, and writes what there is room for, at last nothing at all."""
+    script = engine.script
+
+    def limited(prompt: str, payload: Payload) -> Any:
+        asked = payload["sampling_params"]["max_new_tokens"]
+        room = payload["sampling_params"]["max_new_tokens"] = max(0, min(asked, context - len(payload["input_ids"])))
+        return "" if asked and not room else script(prompt, payload)
+
+    engine.script = limited
+
+
+@pytest.mark.parametrize(("engine", "limited"), [("base", narrow), ("small", narrow), ("small", cutting)])
+@pytest.mark.parametrize("lookahead", [0, 2])
+def test_a_thought_that_outgrows_a_context_is_truncated_and_keeps_what_it_has(
+    fake_engine: Start, engine: str, lookahead: int, limited: Callable[[FakeEngine, int], None]
+) -> None:
+    pair = Pair(fake_engine, ["1234567.\n\n"], [9], ["The answer"])
+    limited(getattr(pair, engine), 100)
+    t = pair.run(step_tokens=30, lookahead=lookahead, answer_tokens=40)
+    assert (t.stop_reason, t.truncated) == ("context", True)
+    assert 50 <= t.tokens_kept <= 100
+    assert set(thought(t).split("\n\n")) <= {"1234567.", *("1234567."[:count] for count in range(8))}
+    record = t.record()
+    spent = sum(call.account.completion_tokens for call in t.calls if call.purpose in ("draft", "regenerate"))
+    assert record["tokens_base"] + record["tokens_small"] == spent
+    assert record["tokens_base"] + record["tokens_small"] - record["tokens_discarded"] == record["thinking_tokens"]
+    assert frontend_threads() == []
+
+
+def test_the_answer_is_asked_for_where_it_still_fits(fake_engine: Start) -> None:
+    for policy, said in (({}, "The answer"), ({"answer_by": "small"}, ""), ({"on_budget": "stop"}, "")):
+        pair = Pair(fake_engine, ["1234567.\n\n"], [9], ["The answer"])
+        narrow(pair.small, 100)
+        t = pair.run(step_tokens=30, **policy)
+        assert (t.stop_reason, t.answer) == ("context", said)
+
+
+def test_an_answer_for_which_there_is_no_room_is_a_truncated_one(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["One.\n\n", "Two.</think>"], [9], ["The answer"])
+    narrow(pair.base, 60)
+    t = pair.run(answer_tokens=50)
+    assert (thought(t), t.stop_reason, t.answer, t.truncated) == ("One.\n\nTwo.</think>", "think_end", "", True)
+
+
+@pytest.mark.parametrize("method", ["base", "small"])
+def test_a_baseline_whose_thought_the_cache_cuts_is_truncated(fake_engine: Start, method: Method) -> None:
+    """SGLang cuts silently there: finish "length" with fewer tokens than were asked for."""
+    pair = Pair(fake_engine, ["x" * 500], [9], ["x" * 500])
+    cutting(getattr(pair, method), 80)
+    t = pair.run(method)
+    assert (t.stop_reason, t.truncated, t.tokens_kept, t.answer) == ("context", True, 78, "")
+
+
+def test_a_problem_that_never_fitted_is_a_failure_and_not_a_truncation(fake_engine: Start) -> None:
+    for method in ("base", "specreason"):
+        pair = Pair(fake_engine, ["1234567.\n\n"], [9], ["x"])
+        narrow(pair.small, 20)
+        narrow(pair.base, 20)
+        with pytest.raises(ContextFull, match=r"HTTP 400: .*context length"):
+            pair.run(method, step_tokens=30)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        TOO_LONG.format(9, 8),
+        TOO_MUCH.format(8, 9, 4, 5),
+        OVER_MAXIMUM.format(9, 8),
+        "Request prompt exceeds the KV memory budget: input_len=9.",
+        "Out of memory even after retracting all other requests in the decode batch. Aborting the last request.",
+    ],
+)
+def test_sglangs_words_for_a_full_context_are_known(fake_engine: Start, words: str) -> None:
+    failure = Raw(400, json.dumps({"error": {"message": words}}).encode())
+    pair = Pair(fake_engine, ["One.\n\n", failure], [9], ["A"])
+    assert pair.run().stop_reason == "context"
+
+
+def test_another_refusal_is_a_failure(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["One.\n\n", Raw(400, b'{"error": {"message": "temperature is too high"}}')], [9], ["A"])
+    with pytest.raises(RequestError, match="temperature") as caught:
+        pair.run()
+    assert not isinstance(caught.value, ContextFull)
+
+
+POLICIES = st.fixed_dictionaries(
+    {
+        "budget_tokens": st.integers(1, 60),
+        "step_tokens": st.integers(1, 70),
+        "min_step_tokens": st.integers(0, 12),
+        "answer_tokens": st.integers(101, 112),  # more than any step may have: tells the requests apart
+        "first_n": st.integers(0, 3),
+        "on_budget": st.sampled_from(["answer", "stop"]),
+        "answer_by": st.sampled_from(["base", "small"]),
+    },
+)
+KNOBS = st.sampled_from(
+    [
+        {},
+        {"lookahead": 1},
+        {"lookahead": 3},
+        {"drafts": 3, "temperature": 0.5},
+        {"salvage": True},
+        {"salvage": True, "lookahead": 2},
+        {"eager_regenerate": True},
+        {"eager_regenerate": True, "lookahead": 2},
+        {"judge": "likelihood", "score_rule": "min", "threshold": -7.0, "salvage": True},
+        {"gate": "confident", "gate_p": 0.59, "lookahead": 1},
+        {"gate": "never"},
+        {"gate": "always", "lookahead": 4, "judge_record": False},
+    ]
+)
+METHODS = st.sampled_from(["specreason", "specreason", "specreason", "specreason", "base", "small"])
+SPOKEN = st.lists(st.one_of(WRITTEN, st.sampled_from(["a step.\n\n", "unlikely # here.\n\n", "x" * 90])), min_size=1)
+
+
+@settings(max_examples=300, deadline=None)
+@given(SPOKEN, st.lists(st.integers(0, 9), min_size=1), SPOKEN, POLICIES, KNOBS, METHODS)
+def test_budgets_are_hard_to_the_token(
+    drafts: list[str],
+    scores: list[int],
+    writes: list[str],
+    policy: dict[str, Any],
+    knobs: dict[str, Any],
+    method: Method,
+) -> None:
+    """Whatever is said, with every way of writing and deciding: what is kept and asked for stays within what is left."""
+    engines: list[FakeEngine] = []
+
+    def start(script: Any) -> FakeEngine:
+        engines.append(FakeEngine(script))
+        return engines[-1]
+
+    try:
+        pair = Pair(start, list(drafts), [""] if knobs.get("judge") == "likelihood" else list(scores), list(writes))
+        t = pair.run(method, **(policy | knobs))
+    finally:
+        for engine in engines:
+            engine.close()
+    assert t.stop_reason is not None
+    record = t.record()
+    assert record["thinking_tokens"] == sum(kept.step.tokens for kept in t.kept) <= policy["budget_tokens"]
+    assert len(thought(t)) <= policy["budget_tokens"]
+    assert len(t.answer) <= record["answer_tokens"] <= policy["answer_tokens"]
+    for payload in pair.small.requests + pair.base.requests:
+        asked, begun = payload["sampling_params"]["max_new_tokens"], prompt_of(payload)[len("B:") :]
+        if 0 < asked <= 100:
+            assert len(begun) + asked <= policy["budget_tokens"], begun
+            assert method != "specreason" or asked <= policy["step_tokens"]
+        else:
+            assert asked in (0, policy["answer_tokens"])
