@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FAULTS ?= 60
 READY := $(VENV)/.ready
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench faults lint clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -16,8 +17,13 @@ demo: $(READY)
 	$(BIN)/python -m sgl_specreason.eval --bench demo --limit 20 $(ARGS)
 
 test: $(READY)
-	tools/chromium.sh
+	tools/debian.sh chromedriver "chromium chromium-driver" "the tests of the page in a browser are skipped"
+	tools/debian.sh faketime faketime "the test of faults is skipped"
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: $(READY)
+	tools/debian.sh faketime faketime "the clock cannot be made to jump"
+	$(BIN)/python tools/faults.py --faults $(FAULTS) $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python tools/bench.py $(ARGS)

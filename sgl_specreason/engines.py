@@ -95,10 +95,11 @@ def started(
     *,
     say: Progress,
     timeout_s: float = START_TIMEOUT_S,
+    restarts: int = MOST_RESTARTS,
 ) -> Iterator[dict[Author, Engine]]:
     """Starts the engines strictly one after the other, since each takes a share of the memory that is free then.
 
-    Logs go to `logs`/<role>.log. One that dies later is started again on its port, `MOST_RESTARTS` times at most; what asks it
+    Logs go to `logs`/<role>.log. One that dies later is started again on its port, `restarts` times at most; what asks it
     meanwhile waits (its Health). Ends all of them when left, also when this process is killed. Raises EngineError with the
     command and the last lines of its log if one dies before it is ready, or is not ready after `timeout_s`.
     """
@@ -106,7 +107,7 @@ def started(
     with ExitStack() as stack:
         engines: dict[Author, Engine] = {}
         for spec in specs:
-            keeper = Keeper(spec=spec, log=logs / f"{spec.role}.log", say=say, timeout_s=timeout_s)
+            keeper = Keeper(spec=spec, log=logs / f"{spec.role}.log", say=say, timeout_s=timeout_s, restarts=restarts)
             stack.callback(keeper.close)
             engines[spec.role] = keeper.start()
         yield engines
@@ -115,8 +116,8 @@ def started(
 class Keeper:
     """One engine of ours: started, watched by a thread of its own, started again when it dies, ended."""
 
-    def __init__(self, *, spec: EngineSpec, log: Path, say: Progress, timeout_s: float) -> None:
-        self.spec, self.log, self.say, self.timeout_s = spec, log, say, timeout_s
+    def __init__(self, *, spec: EngineSpec, log: Path, say: Progress, timeout_s: float, restarts: int) -> None:
+        self.spec, self.log, self.say, self.timeout_s, self.restarts = spec, log, say, timeout_s, restarts
         self.health = Health(patience_s=math.inf)
         self._port = free_port()
         self._closing = threading.Event()
@@ -162,16 +163,16 @@ class Keeper:
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Starts it again each time that it has ended by itself; says so in its health when that is over."""
-        for attempt in range(MOST_RESTARTS + 1):
+        for attempt in range(self.restarts + 1):
             code = process.wait()
             if self._closing.is_set():
                 return
             _end(process)
             died = f"the {self.spec.role} engine died (code {code})"
-            if attempt == MOST_RESTARTS:
-                self.health.gone = f"{died} after {MOST_RESTARTS} restarts; its log: {self.log}"
+            if attempt == self.restarts:
+                self.health.gone = f"{died} after {self.restarts} restarts; its log: {self.log}"
                 return
-            self.say(f"{died}; starting it again ({attempt + 1} of at most {MOST_RESTARTS}); its log: {self.log}")
+            self.say(f"{died}; starting it again ({attempt + 1} of at most {self.restarts}); its log: {self.log}")
             try:
                 process = self._begin()
             except (EngineError, OSError) as error:

@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 from sgl_specreason.errors import Interrupted, SpecReasonError, UsageError
+from sgl_specreason.interruption import Interruption
 
 POLICY_OPTIONS = (
     "gate", "gate_p", "judge", "judge_record", "threshold", "score_rule", "drafts", "lookahead", "eager_regenerate",
     "salvage", "salvage_floor", "first_n", "budget_tokens", "on_budget", "step_tokens", "min_step_tokens",
-    "answer_tokens", "answer_by", "temperature", "top_p",
+    "stop_loops", "answer_tokens", "answer_by", "temperature", "top_p",
 )  # fmt: skip
 PLAN_OPTIONS = (
     "methods", "pair", "base_model", "small_model", "base_url", "small_url", "preset", "sweep", "match_acceptance",
@@ -150,6 +151,11 @@ OF_BENCH = "default: the bench's"
 @click.option(
     "--min-step-tokens", type=int, help=f"Shorter steps are joined before judging.  [{OF_PRESET}, 8; paper: 0]"
 )
+@click.option(
+    "--stop-loops/--no-stop-loops",
+    default=None,
+    help=f"End a thought that repeats the same steps word for word, as at the budget.  [{OF_PRESET}: yes; paper: no]",
+)
 @click.option("--answer-tokens", type=int, help="Longest answer after the thought.  [default: 1024; demo 64]")
 @click.option("--answer-by", metavar="base|small", help="Who writes SpecReason's answer.  [default: base]")
 @click.option("--temperature", type=float, help=f"0 is greedy.  [{OF_BENCH}: demo 0, others 0.6]")
@@ -196,13 +202,15 @@ def main(**options: Any) -> None:  # fmt: skip
 
     Small drafts each reasoning step, base scores it 0-9 in one prefill, and rewrites what it rejects.
     """
+    interruption = Interruption()
     try:
         if options["listing"]:
             click.echo(_listing())
         elif not options["bench"]:
             raise UsageError("--bench is missing; --list shows what there is")
         else:
-            _evaluate(options)
+            with interruption.handled():
+                _evaluate(options, interruption)
     except UsageError as error:
         _fail(str(error), 2)
     except Interrupted as error:
@@ -212,10 +220,10 @@ def main(**options: Any) -> None:  # fmt: skip
     except SpecReasonError as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
-        _fail("interrupted before the run began", 130)
+        _fail("interrupted before the run began", interruption.code)
 
 
-def _evaluate(options: dict[str, Any]) -> None:
+def _evaluate(options: dict[str, Any], interruption: Interruption) -> None:
     from sgl_specreason import plan as plans
     from sgl_specreason import records
 
@@ -246,6 +254,7 @@ def _evaluate(options: dict[str, Any]) -> None:
         api_key=options["api_key"],
         request_timeout_s=options["request_timeout"],
         patience_s=options["retry_for"],
+        interruption=interruption,
         say=lambda line: click.echo(line, err=True),
     )
     runs = report.written(folder)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgl_specreason import engines as servers
-from sgl_specreason import records, report
+from sgl_specreason import limits, records, report
 from sgl_specreason.benches import Row
 from sgl_specreason.errors import EngineGone, Interrupted, RequestError, SpecReasonError, WriteError
 from sgl_specreason.folders import folders_of, settled
@@ -51,6 +51,7 @@ def run(
     api_key: str | None,
     request_timeout_s: float,
     patience_s: float,
+    interruption: Interruption,
     say: Say,
 ) -> Path:
     """Runs every variant of the plan. Returns the folder with everything.
@@ -66,18 +67,18 @@ def run(
         }
         plan = replace(plan, models={role: engine.model for role, engine in running.items()})
     chats = _chats(plan)
+    limits.check(plan, chats, limits.served(running) if urls else limits.configured(plan.specs))
     plan, rates = settled(plan, resume)
     top, folders = folders_of(plan, out, resume)
-    interruption = Interruption()
     with ExitStack() as stack:
         stack.enter_context(records.held(top))
-        stack.enter_context(interruption.handled())
         try:
             if urls is None:
                 # SGLang takes seconds to import: meanwhile, and not after the engines are up
                 threading.Thread(target=import_module, args=("sgl_specreason.program",), daemon=True).start()
                 specs = [replace(spec, api_key=api_key or spec.api_key) for spec in plan.specs]
                 running = stack.enter_context(servers.started(specs, top / "logs", say=say))
+                limits.check(plan, chats, limits.served(running))
             endpoints = _endpoints(plan, running, chats, request_timeout_s)
             for endpoint in endpoints.values():
                 stack.callback(endpoint.stop)

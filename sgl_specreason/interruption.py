@@ -10,7 +10,7 @@ NOTICE = b"\ninterrupted: saving what is finished and ending the engines (once m
 
 
 class Interruption:
-    """The signals that one run has had. `halt` is set by the first one that comes while the run looks at it (`heeded`)."""
+    """The signals that one command has had. `halt` is set by the first one that comes while the run looks at it (`heeded`)."""
 
     def __init__(self) -> None:
         self.halt = threading.Event()

@@ -208,7 +208,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
     driver = shutil.which("chromedriver")
     if driver is None:
         if os.environ.get("CI") == "true":
-            pytest.fail("CI must have chromium and chromedriver (tools/chromium.sh)")
+            pytest.fail("CI must have chromium and chromedriver (tools/debian.sh)")
         pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
