@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from sgl_specreason import limits
 from sgl_specreason.pairs import ROLES
 from sgl_specreason.plan import Plan
 from sgl_specreason.prompts import ChatFormat, load_tokenizer
@@ -13,7 +14,7 @@ WITHHELD = "[withheld: no text of this bench is to be written anywhere]"
 
 
 def describe(plan: Plan, out: Path) -> str:
-    """The plan for a person to read. Loads tokenizers only; starts and writes nothing."""
+    """The plan for a person to read. Loads tokenizers only; starts and writes nothing. Raises UsageError as a run would."""
     row = plan.problems[0]
     if plan.bench.private:
         row = replace(row, problem=WITHHELD, choices=row.choices and WITHHELD)
@@ -27,6 +28,7 @@ def describe(plan: Plan, out: Path) -> str:
             role: ChatFormat(tokenizer=load_tokenizer(plan.models[role], trust_remote_code=plan.trust_remote_code))
             for role in ROLES
         }
+        limits.check(plan, chats, limits.configured(plan.specs))
         texts = plan.texts(row, chats)
         sections += [_section(f"prompt of problem {row.id}, {role}", text) for role, text in texts.prompts.items()]
         sections += [

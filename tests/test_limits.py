@@ -1,17 +1,24 @@
-"""Budgets hard to the token, and what becomes of a trajectory that outgrows an engine's context."""
+"""Budgets hard to the token, what does not fit an engine's context, and what becomes of a trajectory that outgrows it."""
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from fake_engine import FakeEngine, Payload, Raw, prompt_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_program import WRITTEN, Pair, frontend_threads, thought
 
-from sgl_specreason.errors import ContextFull, RequestError
-from sgl_specreason.policy import Method
+from sgl_specreason import engines, limits
+from sgl_specreason.engines import EngineSpec
+from sgl_specreason.errors import ContextFull, RequestError, UsageError
+from sgl_specreason.eval import main
+from sgl_specreason.plan import Options, Plan, resolve
+from sgl_specreason.policy import Author, Method
+from sgl_specreason.prompts import ChatFormat, load_tokenizer
 
 Start = Callable[..., FakeEngine]
 TOO_LONG = "The input ({} tokens) is longer than the model's context length ({} tokens)."
@@ -195,3 +202,113 @@ def test_budgets_are_hard_to_the_token(
             assert method != "specreason" or asked <= policy["step_tokens"]
         else:
             assert asked in (0, policy["answer_tokens"])
+
+
+def chats(plan: Plan) -> dict[Author, ChatFormat]:
+    return {role: ChatFormat(tokenizer=load_tokenizer(model)) for role, model in plan.models.items()}
+
+
+def rooms(**tokens: int) -> dict[Any, limits.Room]:
+    return {role: limits.Room(tokens=count, remedy=f"more for {role}") for role, count in tokens.items()}
+
+
+def test_the_defaults_of_the_demo_fit_what_its_engines_hold() -> None:
+    plan = resolve(Options(bench="demo", policy={}))
+    found = limits.configured(plan.specs)
+    assert {role: room.tokens for role, room in found.items()} == {"base": 32768, "small": 32768}
+    limits.check(plan, chats(plan), found)
+
+
+@pytest.mark.parametrize("methods", [("base",), ("small",), ("specreason",), ("base", "small", "specreason")])
+@pytest.mark.parametrize("policy", [{}, {"on_budget": "stop"}, {"answer_by": "small", "answer_tokens": 300}])
+def test_the_budget_that_the_refusal_names_is_the_largest_that_fits(
+    methods: tuple[str, ...], policy: dict[str, Any]
+) -> None:
+    """To the token, and for every engine at once; an engine that no method uses does not count."""
+
+    def check(budget_tokens: int) -> None:
+        plan = resolve(Options(bench="demo", methods=methods, policy=policy | {"budget_tokens": budget_tokens}))
+        used = {"base": 2000} if methods == ("base",) else {"small": 1900} if methods == ("small",) else {}
+        limits.check(
+            plan, chats(plan), rooms(**({"base": 1, "small": 1} | used if used else {"base": 2000, "small": 1900}))
+        )
+
+    with pytest.raises(
+        UsageError, match=r"problem demo-\d+ may need .*--answer-tokens or more for (base|small)"
+    ) as refusal:
+        check(5000)
+    fitting = int(str(refusal.value).split("; --budget-tokens ")[1].split()[0])
+    assert 1000 < fitting < 1900
+    check(fitting)
+    with pytest.raises(UsageError, match=f"--budget-tokens {fitting} fits"):
+        check(fitting + 1)
+
+
+def test_where_no_budget_fits_the_refusal_says_so() -> None:
+    plan = resolve(Options(bench="demo", policy={"answer_tokens": 3000}))
+    with pytest.raises(
+        UsageError, match="no --budget-tokens fits; else give a smaller --answer-tokens or more for base"
+    ):
+        limits.check(plan, chats(plan), rooms(base=2000))
+
+
+SPECS = {
+    "the model's context": (("--max-total-tokens", "65536"), 32768, "a base model with a longer context"),
+    "a shorter context": (("--context-length", "500", "--max-total-tokens", "900"), 500, "--context-length of base"),
+    "a small cache": (("--context-length=500", "--max-total-tokens=400"), 400, "--max-total-tokens"),
+    "nothing said": ((), 32768, "longer context"),
+}
+
+
+@pytest.mark.parametrize(("args", "tokens", "remedy"), SPECS.values(), ids=SPECS)
+def test_an_engine_to_be_started_holds_its_context_or_its_cache(
+    args: tuple[str, ...], tokens: int, remedy: str
+) -> None:
+    model = resolve(Options(bench="demo", policy={})).models["base"]
+    room = limits.configured([EngineSpec(role="base", model=model, args=args)])["base"]
+    assert room.tokens == tokens
+    assert remedy in room.remedy
+
+
+def test_of_a_model_that_is_not_here_nothing_is_known_before_the_start() -> None:
+    assert limits.configured([EngineSpec(role="base", model="nobody/nothing")]) == {}
+
+
+INFOS = {
+    "context": ({"max_req_input_len": 32762, "max_total_num_tokens": 65536, "context_length": None}, 32768, "model"),
+    "asked": ({"max_req_input_len": 494, "max_total_num_tokens": 900, "context_length": 500}, 500, "--context-length"),
+    "cache": ({"max_req_input_len": 394, "max_total_num_tokens": 400, "context_length": 500}, 400, "cache"),
+}
+
+
+@pytest.mark.parametrize(("info", "tokens", "remedy"), INFOS.values(), ids=INFOS)
+def test_a_running_server_says_what_it_holds(info: dict[str, Any], tokens: int, remedy: str) -> None:
+    room = limits.room_of("base", info)
+    assert room is not None
+    assert room.tokens == tokens
+    assert remedy in room.remedy
+    assert limits.room_of("base", {"version": "0.5.23"}) is None
+
+
+@pytest.mark.parametrize("words", [["--dry-run"], []])
+def test_a_budget_over_the_context_is_refused_before_anything_starts(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*args: object, **kwargs: object) -> None:
+        raise AssertionError("an engine was started")
+
+    monkeypatch.setattr(engines, "started", started)
+    command = ["--bench", "demo", "--budget-tokens", "100000", "--out", str(tmp_path / "runs"), *words]
+    result = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: problem demo-")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_is_checked_at_its_largest_budget() -> None:
+    plan = resolve(Options(bench="demo", sweep="budget", policy={}))
+    largest = max(variant.policy.budget_tokens for variant in plan.variants)
+    limits.check(plan, chats(plan), rooms(base=largest + 300, small=largest + 300))
+    with pytest.raises(UsageError, match=f"{largest} of --budget-tokens"):
+        limits.check(plan, chats(plan), rooms(base=largest + 100, small=largest + 300))
