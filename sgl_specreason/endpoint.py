@@ -4,7 +4,6 @@ Knows nothing of steps, scores or policies. For states that run in the caller's 
 inside one of the frontend's own threads would leave every later `s += ...` waiting for ever (SGLang 0.5.23).
 """
 
-import hashlib
 import math
 import re
 import time
@@ -14,7 +13,6 @@ from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-import orjson
 from sglang.lang.backend.base_backend import BaseBackend
 from sglang.lang.backend.runtime_endpoint import RuntimeEndpoint
 from sglang.lang.chat_template import get_chat_template
@@ -26,13 +24,16 @@ from sgl_specreason.context import Contexts, Prompt
 from sgl_specreason.errors import Aborted, ContextFull, EngineError, RequestError
 from sgl_specreason.prompts import Tokenizer
 from sgl_specreason.score import Likelihood
-from sgl_specreason.steps import BLANK_LINE, pieces
+from sgl_specreason.steps import BLANK_LINE
 from sgl_specreason.trajectory import Request
 from sgl_specreason.transport import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, Health, Transport
+from sgl_specreason.vocabulary import Vocabulary
 
 FLUSH_REFUSALS = 200
 INFO_TIMEOUT_S = 30.0
 NUMBER_STRIDE = 1_000_003
+IMPOSSIBLE = -1000.0
+"""The log-probability of what has none: JSON has no minus infinity, SGLang sends null."""
 _CONTEXT_FULL = re.compile(
     "model's (?:maximum )?context length|the maximum allowed length|exceeds the KV memory budget|even after retracting all"
 )
@@ -67,20 +68,21 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             self.base_url, role=role, api_key=api_key, connections=connections, timeout_s=timeout_s, health=health
         )
         self._aborter = ThreadPoolExecutor(1, thread_name_prefix=f"abort {role}")
-        self._piece_ids = lru_cache(maxsize=65536)(self._encode_piece)
         self._labels = lru_cache(maxsize=64)(self.label_tokens)
-        self.vocabulary = _vocabulary(tokenizer)
+        self.vocabulary = Vocabulary(tokenizer)
         self.model_info = self.transport.call("GET", "/get_model_info", timeout_s=INFO_TIMEOUT_S, patient=True).content
         if "model_path" not in self.model_info:
             raise EngineError(f"{role}: {self.base_url} answers, but not as an SGLang server")
         self.server_info = self._server_info()
 
     def ids(self, text: str) -> list[int]:
-        """The token ids of `text`, made piece by piece (`steps.pieces`)."""
-        found: list[int] = []
-        for piece in pieces(text):
-            found += self._piece_ids(piece)
-        return found
+        """The token ids of a text of ours, made piece by piece (`steps.pieces`)."""
+        return self.vocabulary.ids(text)
+
+    def begin(self, contexts: Contexts, prompt: str, content: slice) -> None:
+        """Enters the prompt that a trajectory has here, in which the user's message stands at `content`."""
+        with self._failing_as_request_error():
+            contexts.begin(self.role, self.vocabulary, prompt, content)
 
     def label_tokens(self, prompt: str, labels: Sequence[str]) -> list[int]:
         """The first token of each label after `prompt`.
@@ -106,7 +108,8 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         `meta_info` gains "account" (Request), "finish", with `return_logprob` "confidence" (the mean probability of what was
         written), and what the state's notes ask for: `likelihood_of`, a text at the beginning of what the fork has
         appended, gives "likelihood" (Likelihood); `number` makes another sample of the same seed; `rid` names the
-        request, for `abort`. Raises Aborted, with the account, where it was aborted.
+        request, for `abort`; `own` is what of the text, at its end, no model wrote. Raises Aborted, with the account, where it
+        was aborted.
         """
         with self._failing_as_request_error():
             params = {
@@ -135,7 +138,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
                 _contexts(s).wrote(self.vocabulary, text, meta["output_ids"])
             found = {"account": meta["account"], "finish": finish["type"]} | likelihood
             if sampling_params.return_logprob:
-                written = [math.exp(entry[0]) for entry in meta["output_token_logprobs"]]
+                written = [math.exp(_logprob(entry)) for entry in meta["output_token_logprobs"]]
                 found["confidence"] = sum(written) / len(written) if written else None
             return text, found
 
@@ -153,14 +156,14 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         `choices_method` do not apply.
         """
         with self._failing_as_request_error():
-            _, _, last_piece = s.text_[s.fork_start_text_pos or 0 :].rpartition(BLANK_LINE)
+            _, _, last_piece = (_own(s) or s.text_[s.fork_start_text_pos or 0 :]).rpartition(BLANK_LINE)
             data = {
                 "sampling_params": {"max_new_tokens": 0, "temperature": 0},
                 "return_logprob": True,
                 "token_ids_logprob": self._labels(last_piece, tuple(choices)),
             }
             meta, likelihood = self._generate("select", s, data)
-            logprobs = [float(entry[0]) for entry in meta["output_token_ids_logprobs"][0]]
+            logprobs = [_logprob(entry) for entry in meta["output_token_ids_logprobs"][0]]
             best = max(range(len(choices)), key=logprobs.__getitem__)
             found = {"account": meta["account"], "logprobs": logprobs} | likelihood
             return ChoicesDecision(decision=choices[best], meta_info=found)
@@ -212,9 +215,6 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         with suppress(RequestError):
             name = self.transport.name_of(rid)
             self.transport.call("POST", "/abort_request", {"rid": name}, timeout_s=CONNECT_TIMEOUT_S, parse=False)
-
-    def _encode_piece(self, piece: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer.encode(piece, add_special_tokens=False))
 
     @contextmanager
     def _failing_as_request_error(self) -> Iterator[None]:
@@ -271,15 +271,15 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
     def prompt(self, s: StreamExecutor) -> Prompt:
         """The ids of a state's text: what it was forked at is its context, which only grows; else all of it is."""
         context = len(s.text_) if s.fork_start_text_pos is None else s.fork_start_text_pos
-        return _contexts(s).prompt(self.role, self.vocabulary, self._piece_ids, s.text_, context)
+        return _contexts(s).prompt(self.role, self.vocabulary, s.text_, context, len(_own(s)))
 
     def _likelihood(self, s: StreamExecutor, text: str, token_ids: list[int], entries: list[Any]) -> Likelihood:
         """Of the tokens that make up `text`, which the prompt's last `token_ids` begin with."""
-        count = min(_contexts(s).length(self.vocabulary, self._piece_ids, text), len(token_ids))
+        count = min(_contexts(s).length(self.vocabulary, text), len(token_ids))
         entries = entries[len(entries) - len(token_ids) :][:count]
-        if [entry[1] for entry in entries] != token_ids[:count] or any(entry[0] is None for entry in entries):
+        if [entry[1] for entry in entries] != token_ids[:count]:
             raise RequestError(f"{self.role}: the log-probabilities are not those of the step")
-        return Likelihood(logprobs=tuple(entry[0] for entry in entries), token_ids=tuple(token_ids[:count]))
+        return Likelihood(logprobs=tuple(map(_logprob, entries)), token_ids=tuple(token_ids[:count]))
 
 
 def written(s: ProgramState, name: str) -> tuple[str, dict[str, Any]]:
@@ -299,9 +299,11 @@ def _contexts(s: StreamExecutor) -> Contexts:
     return contexts if isinstance(contexts, Contexts) else Contexts()
 
 
-def _vocabulary(tokenizer: Tokenizer) -> str:
-    """Equal for tokenizers in which every id means the same."""
-    words = getattr(tokenizer, "get_vocab", lambda: None)()
-    if words is None:
-        return str(id(tokenizer))
-    return hashlib.sha256(orjson.dumps(words, option=orjson.OPT_SORT_KEYS)).hexdigest()
+def _own(s: StreamExecutor) -> str:
+    """What of its text, at the end, no model wrote; of a program without a trajectory all of it."""
+    return str(s.variables.get("own", "")) if "trajectory" in s.arguments else s.text_
+
+
+def _logprob(entry: Sequence[Any]) -> float:
+    """Of a token in SGLang's answer: its log-probability comes first."""
+    return IMPOSSIBLE if entry[0] is None else max(float(entry[0]), IMPOSSIBLE)

@@ -130,8 +130,10 @@ class Plan:
         """The rendered texts of one problem."""
         content = self.prompts[self.bench.prompt].fill(**row.values())
         base = chats["base"]
+        prompts = {role: chat.prompt(content) for role, chat in chats.items()}
         return Texts(
-            prompts={role: chat.prompt(content) for role, chat in chats.items()},
+            prompts=prompts,
+            contents={role: chat.content(prompts[role]) for role, chat in chats.items()},
             judge_open=base.judge_turn(self.prompts, thinking=True),
             judge_closed=base.judge_turn(self.prompts, thinking=False),
             binary_open=base.judge_turn(self.prompts, "judge_binary", thinking=True),

@@ -50,6 +50,7 @@ class Policy:
     on_budget: OnBudget = "answer"
     step_tokens: int = 512
     min_step_tokens: int = 0
+    stop_loops: bool = True
     answer_tokens: int = 1024
     answer_by: Author = "base"
     temperature: float = 0.6
@@ -81,6 +82,7 @@ class Policy:
         _one_of("on_budget", self.on_budget, get_args(OnBudget))
         _in_range("step_tokens", self.step_tokens, 1, None)
         _in_range("min_step_tokens", self.min_step_tokens, 0, None)
+        _flag("stop_loops", self.stop_loops)
         _in_range("answer_tokens", self.answer_tokens, 1, None)
         _one_of("answer_by", self.answer_by, get_args(Author))
         _in_range("temperature", self.temperature, 0, 2)
@@ -106,8 +108,10 @@ class Policy:
         return judgement is not None and self.accepts(judgement)
 
     def value(self, judgement: Judgement | None) -> float:
-        """What the score rule makes of it; minus infinity where nothing was judged."""
-        return judgement.value(self.score_rule, self.threshold) if judgement else -math.inf
+        """What the score rule makes of it; minus infinity where nothing was judged, or by a judge that knows no label."""
+        if judgement is None or (judgement.label_mass == 0 and self.score_rule not in JUDGES["likelihood"]):
+            return -math.inf
+        return judgement.value(self.score_rule, self.threshold)
 
     def accepts(self, judgement: Judgement) -> bool:
         """Whether a step with this judgement passes: its value reaches the threshold."""
@@ -127,7 +131,7 @@ class Policy:
         return confidence is not None and self.gate_p is not None and confidence > self.gate_p
 
 
-ALONE = ("budget_tokens", "on_budget", "answer_tokens", "temperature", "top_p")
+ALONE = ("budget_tokens", "on_budget", "stop_loops", "answer_tokens", "temperature", "top_p")
 """The settings that a baseline has; the others are at their defaults in its record."""
 
 

@@ -286,7 +286,8 @@ def fork(s: ProgramState, engine: Endpoint | None = None, **notes: str | int) ->
     )
     executor.variables = parent.variables | notes
     executor.text_ = parent.text_
-    executor.fork_start_text_pos = len(parent.text_)
+    # where nothing came before it is no fork but a text of its own, all of which only grows
+    executor.fork_start_text_pos = len(parent.text_) or None
     return ProgramState(executor)
 
 

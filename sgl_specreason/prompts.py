@@ -122,6 +122,23 @@ class ChatFormat:
             return text
         return f"{text}{self.think_start}\n"
 
+    def content(self, prompt: str) -> slice:
+        """Where in a `prompt` the user's message stands: what is between the words that every prompt of this model has.
+
+        Raises UsageError where the chat template does not show a message exactly once.
+        """
+        before, after = self._around
+        start = _alike(before, prompt)
+        return slice(start, len(prompt) - _alike(after[::-1], prompt[start:][::-1]))
+
+    @cached_property
+    def _around(self) -> tuple[str, str]:
+        mark = "a question of the user"
+        parts = self.prompt(mark).split(mark)
+        if len(parts) != 2:
+            raise UsageError(f"the model's chat template shows the user's message {len(parts) - 1} times, not once")
+        return parts[0], parts[1]
+
     def judge_turn(self, prompts: PromptSet, judge: str = "judge", *, thinking: bool) -> str:
         """What follows a step to have it judged: the turn's end, the judge's instruction, its answer's opening.
 
@@ -158,6 +175,12 @@ class ChatFormat:
         except ValueError as error:
             raise UsageError(f"the model's chat template cannot be used: {error}") from None
         return str(text)
+
+
+def _alike(text: str, other: str) -> int:
+    """How many characters they have in common at the beginning."""
+    pairs = enumerate(zip(text, other, strict=False))
+    return next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(text), len(other)))
 
 
 def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> Any:

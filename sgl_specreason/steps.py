@@ -57,16 +57,20 @@ class Step:
         return Step(text=self.text + more.text, tokens=tokens, ending=more.ending, confidence=confidence)
 
 
-def read_step(text: str, tokens: int, finish: str, think_end: str, *, confidence: float | None = None) -> Step:
+def read_step(
+    text: str, tokens: int, finish: str, think_end: str, *, before: str = "", confidence: float | None = None
+) -> Step:
     """One generation as a step: cut after the first blank line or think tag, whichever comes first.
 
     `finish` is SGLang's finish type ("stop" or "length"). A token may hold the stop in its middle (".\\n\\n\\n"), so
-    the text is cut here and not trusted to end with it.
+    the text is cut here and not trusted to end with it. A think tag may begin in what stands `before` the text: the limit
+    of a step's tokens falls where it falls.
     """
     ending: Ending
-    blank, thought = text.find(BLANK_LINE), text.find(think_end)
-    if thought >= 0 and (blank < 0 or thought < blank):
-        text, ending = text[: thought + len(think_end)], "think_end"
+    begun = before[max(len(before) - len(think_end) + 1, 0) :]
+    blank, thought = text.find(BLANK_LINE), (begun + text).find(think_end)
+    if thought >= 0 and (blank < 0 or thought - len(begun) < blank):
+        text, ending = text[: thought - len(begun) + len(think_end)], "think_end"
     elif blank >= 0:
         text, ending = text[: blank + len(BLANK_LINE)], "blank_line"
     else:

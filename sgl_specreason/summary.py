@@ -63,6 +63,7 @@ def outcome(record: Record) -> Record:
     masses = [step["label_mass"] for step in record.get("steps", ()) if "label_mass" in step]
     return {key: value for key, value in record.items() if key not in WHOLE} | {
         "judge_requests": sum(request["purpose"] == "judge" for request in record.get("requests", ())),
+        "retries": sum(request.get("retries", 0) for request in record.get("requests", ())),
         "label_mass_sum": sum(masses),
         "label_masses": len(masses),
     }
@@ -129,7 +130,9 @@ def summarise(records: Sequence[Record], config: Record) -> dict[str, Any]:
         "cached_tokens": total("cached_tokens"),
         "cached_share": stats.share(total("cached_tokens"), total("prompt_tokens")),
         "truncated_share": stats.share(total("truncated"), len(done)),
+        "loops": sum(record.get("stop_reason") == "loop" for record in done),
         "no_answer_share": stats.share(sum(r["answer"] is None for r in done), len(done)),
+        "retries": sum(record.get("retries", 0) for record in records),
         "grader_timeouts": sum(r["grader"] in ("timeout", "failed") for r in done),
         "failed": len(records) - len(done),
         "partial": len(done) < config["expected"],

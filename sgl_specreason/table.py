@@ -129,6 +129,16 @@ def _conditions(summaries: Sequence[dict[str, Any]]) -> list[str]:
         f"Rows sha256 {conditions['dataset_sha256'][:12]}, judge prompt sha256 {conditions['prompts']['judge'][:12]}.",
         "Accuracy: mean over problems ± clustered standard error. Tokens are per trajectory; small's include the discarded ones.",
     ]
+    lines += [
+        f"{summary['method']}: {summary['loops']} of {summary['trajectories']} thoughts were ended for going round in circles."
+        for summary in summaries
+        if summary["loops"]
+    ]
+    lines += [
+        f"{summary['method']}: requests were tried again {summary['retries']} times; its seconds hold these waits."
+        for summary in summaries
+        if summary["retries"]
+    ]
     for summary in summaries:
         mass = summary["label_mass_mean"]
         if summary["judged_steps"] and mass < 0.5:

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from sgl_specreason.context import Contexts
+from sgl_specreason.loops import Loops
 from sgl_specreason.policy import Author, Policy
 from sgl_specreason.score import Judgement
 from sgl_specreason.steps import Step, pieces
 
-StopReason = Literal["think_end", "eos", "budget", "context"]
+StopReason = Literal["think_end", "eos", "budget", "loop", "context"]
 RECENT = 8
 
 
@@ -130,7 +131,8 @@ def _uniform(text: str) -> float:
 class Texts:
     """The rendered texts of one problem: each model's prompt, base's judge turns, the closing of a thought.
 
-    A judge turn comes after a step that leaves the thought open, or after one that has closed it.
+    A judge turn comes after a step that leaves the thought open, or after one that has closed it. `contents` says where in a
+    prompt the user's message is, of which nothing is a control token.
     """
 
     prompts: dict[Author, str]
@@ -140,6 +142,7 @@ class Texts:
     binary_closed: str
     close: str
     think_end: str
+    contents: dict[Author, slice] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -156,14 +159,18 @@ class Trajectory:
     policy: Policy
     texts: Texts
     cache_key: str = ""
-    contexts: Contexts = field(default_factory=Contexts)
+    contexts: Contexts = field(init=False)
     kept: list[Kept] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     answer: str = ""
     answer_finish: str = ""
     stop_reason: StopReason | None = None
     tokens_kept: int = field(default=0, init=False)  # a sum over `kept` would cost O(steps) at each step
+    loops: Loops = field(default_factory=Loops, init=False)
     _settled: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.contexts = Contexts(think_end=self.texts.think_end)
 
     @property
     def tokens_left(self) -> int:
@@ -197,7 +204,7 @@ class Trajectory:
         return self.policy.decides(judgement, confidence=draft.confidence, draw=draw)
 
     def keep(self, kept: Kept) -> None:
-        """Makes a step part of the thought, and ends the thought where the step or the budget does."""
+        """Makes a step part of the thought, and ends the thought where the step, a loop or the budget does."""
         self.kept.append(kept)
         self._settled = len(self.calls)
         self.tokens_kept += kept.step.tokens
@@ -205,6 +212,8 @@ class Trajectory:
             self.stop_reason = "think_end"
         elif kept.step.ending == "eos":
             self.stop_reason = "eos"
+        elif self.policy.stop_loops and self.loops.add(kept.step.text):
+            self.stop_reason = "loop"
         elif self.tokens_left <= 0:
             self.stop_reason = "budget"
 
@@ -215,8 +224,8 @@ class Trajectory:
 
     @property
     def truncated(self) -> bool:
-        """Whether the budget or an engine's context ended the thought, or a limit ended the answer."""
-        return self.stop_reason in ("budget", "context") or self.answer_finish == "length"
+        """Whether the budget, a loop or an engine's context ended the thought, or a limit ended the answer."""
+        return self.stop_reason in ("budget", "loop", "context") or self.answer_finish == "length"
 
     def record(self) -> dict[str, Any]:
         """What the run folder holds of it, without grading and latency."""

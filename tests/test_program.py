@@ -50,6 +50,17 @@ class Pair:
         kind = "score" if payload["sampling_params"]["max_new_tokens"] == 0 else "write"
         return self.next(kind, prompt)
 
+    def judge_after(self, drafts: int) -> None:
+        """Has the judge wait until that many drafts have been asked for."""
+
+        def patient(prompt: str, payload: Payload) -> Any:
+            deadline = time.monotonic() + 5
+            while len(self.asked["draft"]) < drafts and time.monotonic() < deadline:
+                time.sleep(0.005)
+            return self.judge_or_write(prompt, payload)
+
+        self.base.script = patient
+
     def next(self, kind: str, prompt: str) -> Any:
         self.asked[kind].append(prompt)
         turns = self.turns[kind]
@@ -329,14 +340,16 @@ def test_a_failed_request_ends_the_trajectory_with_its_error(fake_engine: Start,
 def test_no_state_counts_on_a_thread_when_it_is_collected(fake_engine: Start) -> None:
     """Its finaliser, run by the collector while a thread starts, would deadlock: seen once in some 500 trajectories."""
     pair = Pair(fake_engine, ["One.\n\n", "Two.</think>"], [9, 1], ["Mine.</think>", "A"])
-    gc.disable()
-    try:
-        pair.run()
-        executors = [thing for thing in gc.get_objects() if isinstance(thing, StreamExecutor)]
-    finally:
-        gc.enable()
-    assert executors
-    assert not any(executor.use_thread for executor in executors)
+    threaded: list[bool] = []
+
+    def looking(prompt: str, payload: Payload) -> Any:
+        threaded.extend(thing.use_thread for thing in gc.get_objects() if isinstance(thing, StreamExecutor))
+        return pair.judge_or_write(prompt, payload)
+
+    pair.base.script = looking
+    pair.run()
+    assert len(threaded) > 4
+    assert not any(threaded)
     assert frontend_threads() == []
 
 
@@ -473,6 +486,7 @@ def test_looking_ahead_changes_no_decision(seed: int, least: int, depth: int, ea
 def test_a_draft_after_a_rejected_one_is_aborted_and_counted(fake_engine: Start) -> None:
     """Its request is ended on the server by name; what it had written by then is discarded."""
     pair = Pair(fake_engine, ["Bad.\n\n", Held("Never n"), "End.</think>"], [2, 9], ["Good.\n\n", "A"])
+    pair.judge_after(drafts=2)
     t = pair.run(lookahead=1)
     assert thought(t) == "Good.\n\nEnd.</think>"
     assert pair.asked["draft"] == ["S:", "S:Bad.\n\n", "S:Good.\n\n"]
@@ -508,6 +522,7 @@ def test_small_drafts_the_next_step_before_the_judge_has_answered(fake_engine: S
 def test_a_failing_draft_ahead_matters_only_if_it_is_needed(fake_engine: Start) -> None:
     broken = Raw(400, b"out of order")
     needless = Pair(fake_engine, ["Bad.\n\n", broken, "End.</think>"], [2, 9], ["Good.\n\n", "A"])
+    needless.judge_after(drafts=2)
     assert thought(needless.run(lookahead=1)) == "Good.\n\nEnd.</think>"
     needed = Pair(fake_engine, ["One.\n\n", broken, "End.</think>"], [9], ["A"])
     with pytest.raises(RequestError, match="out of order"):
