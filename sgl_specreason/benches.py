@@ -11,7 +11,7 @@ from typing import Any
 from sgl_specreason.catalog import Bench
 from sgl_specreason.errors import UsageError
 
-DATA_VARIABLE = "SGL_SPECREASON_DATA"
+DATA_VARIABLE = "SPECREASON_DATA"
 LETTERS = "ABCDEFGHIJ"
 
 
@@ -49,7 +49,7 @@ class Rows:
 
 
 def load_rows(bench: Bench, data: Path | None = None) -> Rows:
-    """The bench's rows: from `data`, else from $SGL_SPECREASON_DATA/<bench>.jsonl, else from its own source.
+    """The bench's rows: from `data`, else from $SPECREASON_DATA/<bench>.jsonl, else from its own source.
 
     Raises UsageError for a missing file, a malformed line (file:line), a missing column or a repeated id.
     """

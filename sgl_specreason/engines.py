@@ -46,7 +46,7 @@ class EngineSpec:
     api_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
 
     def command(self, port: int | str, module: str = "sgl_specreason.serve") -> list[str]:
-        """The command line that serves it on 127.0.0.1:`port`, with the key in $SGL_SPECREASON_ENGINE_KEY."""
+        """The command line that serves it on 127.0.0.1:`port`, with the key in $SPECREASON_ENGINE_KEY."""
         head = [sys.executable, "-m", module, "--model-path", self.model]
         return [*head, "--host", "127.0.0.1", "--port", str(port), *self.args]
 

@@ -47,10 +47,10 @@ OF_BENCH = "default: the bench's"
 @click.option("--small-url", metavar="URL", help="A running SGLang server for small, with --base-url.")
 @click.option(
     "--api-key",
-    envvar="SGL_SPECREASON_API_KEY",
+    envvar="SPECREASON_API_KEY",
     metavar="KEY",
     help="For the running servers, or for those that are started. On a command line it stands in every listing of processes: "
-    "use the variable.  [default: $SGL_SPECREASON_API_KEY, else none, and a random one for those that are started]",
+    "use the variable.  [default: $SPECREASON_API_KEY, else none, and a random one for those that are started]",
 )
 @click.option(
     "--request-timeout",
@@ -170,7 +170,7 @@ OF_BENCH = "default: the bench's"
     "--data",
     type=click.Path(path_type=Path),
     metavar="FILE.jsonl",
-    help="The bench's rows.  [default: $SGL_SPECREASON_DATA/<bench>.jsonl, else the bench's source]",
+    help="The bench's rows.  [default: $SPECREASON_DATA/<bench>.jsonl, else the bench's source]",
 )
 @click.option("--samples", type=int, help=f"Attempts per problem.  [{OF_BENCH}: demo 1]")
 @click.option("--limit", type=int, help="Only the first problems; makes accuracies incomparable.  [default: all]")

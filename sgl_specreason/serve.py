@@ -8,7 +8,7 @@ import os
 import runpy
 import sys
 
-KEY_VARIABLE = "SGL_SPECREASON_ENGINE_KEY"
+KEY_VARIABLE = "SPECREASON_ENGINE_KEY"
 
 
 def main() -> None:

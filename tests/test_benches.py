@@ -27,7 +27,7 @@ def test_the_demo_has_200_problems() -> None:
 
 @pytest.mark.parametrize(("bench", "count"), [("math500", 500), ("aime24", 30), ("aime25", 30), ("gsm8k", 1319)])
 def test_the_real_files_load(bench: str, count: int, shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SGL_SPECREASON_DATA", str(shared_data))
+    monkeypatch.setenv("SPECREASON_DATA", str(shared_data))
     rows = load_rows(load_bench(bench))
     assert len(rows.rows) == count
     assert rows.origin == str(shared_data / f"{bench}.jsonl")
@@ -102,7 +102,7 @@ def test_every_bench_names_its_revision_and_size() -> None:
 def described(bench: str, hub: FakeHub, home: Path) -> subprocess.CompletedProcess[str]:
     """`--dry-run` in its own process: the hub's libraries read their settings when they are imported."""
     command = [sys.executable, "-m", "sgl_specreason.eval", "--bench", bench, "--pair", "demo", "--dry-run"]
-    environment = {key: value for key, value in os.environ.items() if key != "SGL_SPECREASON_DATA"}
+    environment = {key: value for key, value in os.environ.items() if key != "SPECREASON_DATA"}
     return subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=False, env=environment | hub.environment(home)
     )

@@ -97,7 +97,7 @@ def test_an_engine_that_is_never_ready_meets_a_deadline(tmp_path: Path, monkeypa
 
 SERVER = """
 import os, sys, http.server
-print("args:", os.environ["SGL_SPECREASON_ENGINE_KEY"], flush=True)
+print("args:", os.environ["SPECREASON_ENGINE_KEY"], flush=True)
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)

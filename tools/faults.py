@@ -32,8 +32,8 @@ from fault_proxy import TRICKS, Proxy, Trick
 from sgl_specreason.engines import started
 from sgl_specreason.plan import Options, resolve
 
-MARK = "SGL_SPECREASON_FAULTS"
-KEY_VARIABLE = "SGL_SPECREASON_API_KEY"
+MARK = "SPECREASON_FAULTS"
+KEY_VARIABLE = "SPECREASON_API_KEY"
 KEY = "faults"
 METHODS = ("base", "specreason")
 REQUEST_TIMEOUT_S = 8
