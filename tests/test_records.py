@@ -1,13 +1,24 @@
 """The run folder: what is kept, dropped and refused."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sgl_specreason.errors import RecordError, UsageError
-from sgl_specreason.records import RunFolder, check_writable, digest, fresh_folder, trajectories, write_json
+from sgl_specreason.errors import RecordError, UsageError, WriteError
+from sgl_specreason.records import (
+    RunFolder,
+    check_writable,
+    digest,
+    fresh_folder,
+    held,
+    trajectories,
+    write_json,
+    write_trajectories,
+)
 
 CONFIG: dict[str, Any] = {"settings": {"seed": 1, "policy": {"threshold": 7.0}}}
 
@@ -92,3 +103,62 @@ def test_json_has_null_for_what_is_not_a_number(tmp_path: Path) -> None:
 
 def test_the_digest_depends_on_values_and_not_on_order() -> None:
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
+
+
+def test_a_full_disk_leaves_whole_records_only(tmp_path: Path) -> None:
+    """A file size limit in a child stands for the disk: what does not fit is taken back, and there is one line of words."""
+    program = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from sgl_specreason.errors import WriteError\n"
+        "from sgl_specreason.records import RunFolder\n"
+        "run = RunFolder.open(Path(sys.argv[1]), {'settings': {}}, resume=False)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n"
+        "    for number in range(100):\n"
+        "        run.append({'problem_id': 'p', 'sample': number, 'text': 'x' * 80})\n"
+        "except WriteError as error:\n"
+        "    sys.exit(str(error))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.stderr == f"{tmp_path / 'trajectories.jsonl'}: cannot be written: File too large\n"
+    lines = (tmp_path / "trajectories.jsonl").read_text().splitlines(keepends=True)
+    assert [json.loads(line)["sample"] for line in lines] == list(range(8))
+    assert lines[-1].endswith("\n")
+
+
+def test_a_summary_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+    write_json(tmp_path / "summary.json", {"n": 1})
+    (tmp_path / "summary.json.tmp").mkdir()
+    with pytest.raises(WriteError, match="Is a directory"):
+        write_json(tmp_path / "summary.json", {"n": 2})
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"n": 1}
+
+
+def test_half_a_pair_of_surrogates_survives(tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path, {"settings": {}}, resume=False)
+    record = {"problem_id": "p", "sample": 0, "text": "\ud83d and \U0001f600"}
+    run.append(record)
+    assert list(trajectories(tmp_path)) == [record]
+    write_trajectories(tmp_path, trajectories(tmp_path))
+    assert list(trajectories(tmp_path)) == [record]
+    (tmp_path / "trajectories.jsonl").read_bytes().decode()  # it is UTF-8
+
+
+def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom sgl_specreason.records import held\n"
+        "with held(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"held\n"
+    with pytest.raises(RecordError, match="another process"), held(tmp_path):
+        pass
+    other.kill()
+    other.communicate()
+    with held(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -169,6 +169,13 @@ def test_failed_and_missing_trajectories_make_it_partial(tmp_path: Path) -> None
     assert (summary["n"], summary["failed"], summary["partial"]) == (2, 1, True)
 
 
+def test_requests_that_were_tried_again_are_counted_under_the_table(tmp_path: Path) -> None:
+    tried = record(1, correct=True, requests=[{"purpose": "draft", "retries": 2}, {"purpose": "judge"}])
+    folder = run_folder(tmp_path / "run", [tried, record(2, correct=True)])
+    assert "specreason: requests were tried again 2 times" in invoke(str(folder)).stdout
+    assert json.loads((folder / "summary.json").read_text())["retries"] == 2
+
+
 def test_rescoring_grades_what_is_stored(tmp_path: Path) -> None:
     """A run that an earlier grader got wrong is put right without an engine, and says how much changed."""
     wrong = [record(0, correct=False, answer_text="\\boxed{\\frac{8}{2}}"), *answers(True, True)[1:]]

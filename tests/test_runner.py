@@ -78,6 +78,43 @@ def test_a_reader_that_falls_behind_holds_the_work_up() -> None:
     assert len(list(results)) == 999
 
 
+def test_what_has_ended_is_not_lost_to_an_interruption() -> None:
+    """No task is begun after it; what is under way is left behind, what has ended is handed over."""
+    halt, release = threading.Event(), threading.Event()
+    begun: list[int] = []
+
+    def work(task: int) -> int:
+        begun.append(task)
+        if task == 1:
+            release.wait(20)
+        return task
+
+    results = run_all(range(1000), work, 2, halt)
+    seen = [next(results)]
+    time.sleep(0.2)  # more has ended, and nobody has read it yet
+    halt.set()
+    there = len(begun)
+    assert there > 2
+    seen += results
+    assert sorted([1, *seen]) == list(range(there))
+    release.set()
+
+
+def test_what_has_ended_is_not_lost_to_a_mistake_beside_it() -> None:
+    def work(task: int) -> int:
+        if task == 3:
+            time.sleep(0.05)
+            raise ZeroDivisionError
+        return task
+
+    results = run_all(range(1000), work, 3)
+    seen = [next(results)]
+    time.sleep(0.2)
+    with pytest.raises(ZeroDivisionError):
+        seen += iter(lambda: next(results), None)
+    assert {0, 1, 2} <= set(seen)
+
+
 def test_a_hundred_thousand_tasks_begin_at_once() -> None:
     read = 0
 
