@@ -16,6 +16,7 @@ import orjson
 import psutil
 import pytest
 import sglang as sgl
+import urllib3
 from test_prompts import QWEN3
 
 from sgl_specreason import engines as servers
@@ -57,6 +58,7 @@ class Servers:
 
     plan: Plan
     urls: dict[Author, str]
+    client: int
     tokenizers: dict[Author, Any]
 
     @property
@@ -111,6 +113,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     yield Servers(
         plan=plan,
         urls={"base": line[0], "small": line[1]},
+        client=client.pid,
         tokenizers={role: load_tokenizer(model) for role, model in plan.models.items()},
     )
     family = psutil.Process(client.pid).children(recursive=True)
@@ -448,6 +451,17 @@ def test_secrets_of_the_server_are_left_out(served: Servers) -> None:
     info = served.endpoints()["base"].server_info
     assert info["max_total_num_tokens"] > 0
     assert not [key for key in info if "api_key" in key]
+    assert KEY not in json.dumps(info)
+
+
+def test_engines_of_ours_listen_on_this_machine_only_and_want_their_key(served: Servers) -> None:
+    for url in served.urls.values():
+        for path in ("/generate", "/flush_cache", "/v1/completions"):
+            assert urllib3.request("POST", url + path, json={}, timeout=5.0, retries=False).status == 401
+    ours = [p for p in psutil.Process(served.client).children(recursive=True) if p.is_running()]
+    addresses = {c.laddr.ip for p in ours for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
+    assert addresses == {"127.0.0.1"}
+    assert not [p for p in ours if KEY in " ".join(p.cmdline())]
 
 
 def run_eval(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -618,8 +632,12 @@ def test_an_interrupted_run_is_saved_and_resumed(served: Servers, tmp_path: Path
 
 def test_the_whole_command_with_its_own_engines_leaves_none_behind(tmp_path: Path) -> None:
     before = {process.pid for process in psutil.process_iter()}
-    done = run_eval("--bench", "demo", "--method", "specreason", "--limit", "2", "--out", str(tmp_path / "runs"))
+    key = "a key that nobody may read"
+    words = ["--bench", "demo", "--method", "specreason", "--limit", "2", "--out", str(tmp_path / "runs")]
+    done = run_eval(*words, env=os.environ | {"SPECREASON_API_KEY": key})
     assert done.returncode == 0, done.stderr
+    assert key not in done.stdout + done.stderr
+    assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file() and key in path.read_text()]
     (folder,) = (tmp_path / "runs").iterdir()
     assert {path.name for path in (folder / "logs").iterdir()} == {"base.log", "small.log"}
     config = json.loads((folder / "config.json").read_text())

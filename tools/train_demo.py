@@ -614,7 +614,7 @@ def train_solver(model: Qwen2ForCausalLM, encoder: Encoder, args: argparse.Names
 def train_judge(model: Qwen2ForCausalLM, encoder: Encoder, args: argparse.Namespace, rate: float) -> dict[str, float]:
     rng = random.Random(args.seed + 1)
     probe = torch.nn.Linear(model.config.hidden_size, 1 + len(encoder.digits))
-    probe.load_state_dict(torch.load(args.work / "probe.pt"))
+    probe.load_state_dict(torch.load(args.work / "probe.pt", weights_only=True))
     relay = torch.nn.Linear(model.config.hidden_size, len(encoder.digits))
     if args.stage == "judge":
         freeze(model, args.probe)
