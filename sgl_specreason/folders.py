@@ -10,7 +10,7 @@ from sgl_specreason.plan import Plan, Variant
 
 def settled(plan: Plan, resume: Path | None) -> tuple[Plan, dict[str, float]]:
     """The plan with the concurrency that the run to go on with has measured, and what it measured (tokens/s)."""
-    if resume is None or plan.concurrency != "auto" or not resume.is_dir():
+    if resume is None or plan.concurrency != "auto" or not resume.is_dir() or _is_untouched(plan, resume):
         return plan, {}
     config = next(iter(records.begun_runs(resume).values()))
     return replace(plan, concurrency=config["settings"]["concurrency"]), config.get("tokens_per_s_by_concurrency", {})
@@ -35,6 +35,8 @@ def folders_of(plan: Plan, out: Path, resume: Path | None) -> tuple[Path, dict[V
         if plan.sweep:
             records.write_json(top / records.SWEEP, asdict(plan.sweep))
         return top, folders
+    if _is_untouched(plan, top):
+        return top, folders
     for path, config in records.begun_runs(top).items():
         method = config["settings"].get("method")
         same = [variant for variant in folders if variant.method == method]
@@ -45,3 +47,9 @@ def folders_of(plan: Plan, out: Path, resume: Path | None) -> tuple[Path, dict[V
         records.check_settings(path, plan.settings(nearest))
         folders[nearest] = path
     return top, folders
+
+
+def _is_untouched(plan: Plan, top: Path) -> bool:
+    """Whether a run of these settings was ended before it had written anything of its own, as while its engines started."""
+    named = top.resolve().name.startswith(plan.name(plan.variants))
+    return named and all(path.name in ("logs", records.SWEEP) for path in top.iterdir())

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import psutil  # type: ignore[import-untyped]
+import urllib3
 from fault_proxy import TRICKS, Proxy, Trick
 
 from sgl_specreason.engines import started
@@ -112,6 +113,16 @@ class Bed:
     random: random.Random
     reference: dict[Key, str] = field(default_factory=dict)
 
+    def healthy(self) -> None:
+        """Waits until both engines answer: a run on servers that do not is refused, which is no fault of its own."""
+        until = time.monotonic() + RUN_S
+        for proxy in self.proxies.values():
+            while time.monotonic() < until:
+                with contextlib.suppress(urllib3.exceptions.HTTPError):
+                    if proxy.upstream.request("GET", "/health", retries=False, timeout=5.0).status == 200:
+                        break
+                time.sleep(0.2)
+
     @property
     def clock(self) -> Path:
         return self.work / "clock"
@@ -149,6 +160,8 @@ class Run:
         words += ["--request-timeout", str(REQUEST_TIMEOUT_S), "--retry-for", str(patience_s)]
         if self.folder:
             words += ["--resume", str(self.folder)]
+        if not self.own:
+            self.bed.healthy()
         self.bed.clock.write_text("+0")
         env = os.environ | {MARK: self.mark} | _jumping(self.bed.clock)
         if not self.own:
@@ -288,7 +301,7 @@ def endings(bed: Bed, wanted: Counter[str]) -> None:
         while kinds:
             kind = kinds[-1]
             process = run.launch(patience_s=3 if kind == "engine gone" else PATIENCE_S)
-            if not _moment(run, process):
+            if not _moment(run, process, early=kind in EARLY):
                 break  # it was over before the moment came
             if kind == "clock":
                 bed.clock.write_text(bed.random.choice(["+1h", "-1h", "-3d", "+4000d", "-20y"]))
@@ -303,10 +316,10 @@ def endings(bed: Bed, wanted: Counter[str]) -> None:
         run.complete()
 
 
-def _moment(run: Run, process: subprocess.Popen[bytes]) -> bool:
-    """Waits for a random moment of the run, most of them after it has begun to write; False if it ends before."""
+def _moment(run: Run, process: subprocess.Popen[bytes], *, early: bool) -> bool:
+    """Waits for a random moment of the run, sometimes `early`, before it has begun to write; False if it ends before."""
     before = run.look()
-    begun = run.bed.random.random() < 0.8
+    begun = not early or run.bed.random.random() < 0.8
     until = time.monotonic() + END_S
     while begun and run.look() == before and process.poll() is None and time.monotonic() < until:
         time.sleep(0.05)
@@ -377,11 +390,12 @@ def _engine_gone(bed: Bed, run: Run) -> tuple[bool, str]:
     bed.proxies[role].reopen()
     if code == 0:
         return False, "it was over already"
-    if code not in (1, 2) or "Traceback" in run.log.read_text("utf-8", "replace"):  # 2: gone before the run began
+    if code != 1 or "Traceback" in run.log.read_text("utf-8", "replace"):
         run.wrong(f"{role} gone: exit code {code}")
     return True, f"{role}, exit code {code}"
 
 
+EARLY = ("client SIGKILL", "Ctrl-C", "Ctrl-C twice", "SIGTERM")
 ENDINGS: dict[str, Callable[[Bed, Run], tuple[bool, str]]] = {
     "client SIGKILL": _signalled(signal.SIGKILL, codes={-9}),
     "Ctrl-C": _signalled(signal.SIGINT, codes={130, -2}),
