@@ -11,15 +11,17 @@ from sgl_specreason import math_worker
 from sgl_specreason.catalog import Grader
 
 LONGEST_MATH = 2000  # characters; a longer answer is only compared as text
+# Each pattern takes time in proportion to the text: outputs are megabytes, and made to hurt.
 _BOX = "\\boxed"
-_INTEGER = re.compile(r"-?(?:\d{1,3}(?:(?:,|\{,\})\d{3})+|\d{1,999})", re.ASCII)
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # or what a backslash escapes
+_INTEGER = re.compile(r"-?(?:\d{1,3}(?:(?:,|\{,\})\d{3}){1,333}|\d{1,999})", re.ASCII)
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d*)?|\.\d+)")
 _LETTER = re.compile(r"\(?([A-Za-z])\)?(?:[:.)].*)?", re.DOTALL)
 _WRAPPED = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathsf|mbox|rm|bf)\s*\{([^{}]*)\}")
 _ONE_SYMBOL = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?(?:\([^()]*\))?")
-_UNIT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{\s*([A-Za-z][^{}]*?)\s*\}(?:\^\{?(\d)\}?)?\s*$")
+_UNIT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{\s*([A-Za-z][^{}]*)\}(?:\^\{?(\d)\}?)?\s*$")
 _BASE = re.compile(r"[0-9A-Fa-f]+_\{?(\d+)\}?")
-_PLAIN_NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+")
+_PLAIN_NUMBER = re.compile(r"[-+]?(?:[\d,]*\d|[\d,]*\.\d+)")
 _TIGHTENED = (
     (re.compile(r"\\(?:left|right|displaystyle|!|,|;|:|quad)(?![A-Za-z])"), ""),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
@@ -27,6 +29,7 @@ _TIGHTENED = (
     (re.compile(r"(?<![\d.\w])(-?\d+)\s+(\d+)/(\d+)$"), r"\1\\frac{\2}{\3}"),
     (re.compile(r"^(-?\d+(?:\.\d+)?)[eE]\+?(-?\d+)$"), r"\1\\cdot10^{\2}"),
     (re.compile(r"\\\$|\$|~"), ""),
+    (re.compile(r"^\s*=(?!=)"), ""),
 )
 
 
@@ -76,18 +79,11 @@ def extract_box(text: str, think_start: str = "<think>", think_end: str = "</thi
     rest = after[start + len(_BOX) :].lstrip()
     if not rest.startswith("{"):
         return None
-    depth, escaped = 0, False
-    for at, char in enumerate(rest):
-        if escaped:
-            escaped = False
-        elif char == "\\":
-            escaped = True
-        elif char == "{":
-            depth += 1
-        elif char == "}":
-            depth -= 1
-            if depth == 0:
-                return rest[1:at].strip()
+    depth = 0
+    for mark in _BRACE.finditer(rest):
+        depth += (mark[0] == "{") - (mark[0] == "}")
+        if depth == 0 and mark[0] == "}":
+            return rest[1 : mark.start()].strip()
     return None
 
 
@@ -118,8 +114,10 @@ def _after_hashes(text: str) -> str | None:
 
 
 def _number(text: str) -> Decimal | None:
-    """The only number in the text, whatever its unit; None where there are several or none."""
-    found = _NUMBER.findall(_unwrapped(text).replace("{,}", ",").replace("\\!", "")[:LONGEST_MATH])
+    """The only number in the text, whatever its unit; None where there are several or none, or the text is very long."""
+    if len(text) > LONGEST_MATH:
+        return None
+    found = _NUMBER.findall(_unwrapped(text).replace("{,}", ",").replace("\\!", ""))
     return Decimal(found[0].replace(",", "").removesuffix(".") or "0") if len(found) == 1 else None
 
 
@@ -135,7 +133,7 @@ def _math(answer: str, gold: str) -> tuple[bool, str]:
     ours_tight, theirs_tight = tightened(answer), tightened(gold)
     if "".join(ours_tight.split()) == "".join(theirs_tight.split()):
         return True, "text"
-    if len(answer) > LONGEST_MATH:
+    if max(len(answer), len(gold)) > LONGEST_MATH:
         return False, "text"
     if _plainly_different(ours_tight, theirs_tight):
         return False, "rule"
@@ -156,7 +154,7 @@ def _plainly_different(answer: str, gold: str) -> bool:
         return True
     units = _UNIT.search(answer), _UNIT.search(gold)
     if units[0] and units[1] and _PLAIN_NUMBER.fullmatch(answer[: units[0].start()].strip()):
-        ours, theirs = ((unit[1].lower(), unit[2]) for unit in units if unit)
+        ours, theirs = ((unit[1].strip().lower(), unit[2]) for unit in units if unit)
         if ours[1] != theirs[1] or ours[0].removesuffix("s") != theirs[0].removesuffix("s"):
             return True
     if "=" in gold and "=" not in answer and not _ONE_SYMBOL.fullmatch(gold.split("=")[0].strip()):
