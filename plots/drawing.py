@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from sgl_specreason.errors import SpecReasonError, UsageError
-from sgl_specreason.summary import Run, differing, load_runs, swept
+from sgl_specreason.summary import Run, differing, load_runs
 
 plt.style.use(Path(__file__).with_name("specreason.mplstyle"))
 
@@ -42,7 +42,7 @@ def read(folders: Iterable[Path], *, force: bool = False) -> list[Run]:
     """The runs of these folders. Raises UsageError, naming the keys, where their conditions differ and `force` is not given."""
     folders = list(folders)
     runs = [run for folder in folders for run in load_runs(folder)]
-    varied = swept(folders[0]) if len(folders) == 1 else {}
+    varied = runs[0].varied if len(folders) == 1 else ()
     if not force and (differ := differing(runs, swept=varied)):
         raise UsageError(
             f"these runs do not belong on one figure: {', '.join(differ)} differ; --force draws them all the same"

@@ -12,9 +12,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from sgl_specreason import schema
 from sgl_specreason.errors import RecordError, UsageError, WriteError
+from sgl_specreason.shapes import flaw
 
 Key = tuple[str, int]
 LONE_SURROGATES = "backslashreplace"
@@ -46,7 +48,7 @@ def fresh_folder(parent: Path, name: str) -> Path:
 
 def check_writable(parent: Path) -> None:
     """Raises UsageError if no folder can be made in `parent`; leaves nothing behind."""
-    existing = next(path for path in [parent, *parent.absolute().parents] if path.exists())
+    existing = next(path for path in [parent, *parent.absolute().parents] if os.path.exists(path))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UsageError(f"--out {parent}: {existing} cannot be written")
 
@@ -181,21 +183,40 @@ def trajectories(path: Path) -> Iterator[dict[str, Any]]:
     if not file.exists():
         return
     seen: set[Key] = set()
-    with file.open("rb") as lines:
+    with _opened(file) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            try:
-                record = json.loads(line)
-                key = key_of(record)
-            except (ValueError, KeyError, TypeError):
+            record, wrong = _parsed(line)
+            if wrong is not None:
                 if not line.endswith(b"\n"):
                     return
-                raise RecordError(f"{file}:{number}: not a trajectory's record") from None
+                raise RecordError(f"{file}:{number}: not a trajectory's record: {wrong}")
+            key = key_of(record)
             if key in seen:
                 raise RecordError(f"{file}:{number}: problem {key[0]}, sample {key[1]} occurs twice")
             seen.add(key)
             yield record
+
+
+def _opened(file: Path) -> BinaryIO:
+    """A file of a run folder, which it must not leave. Raises RecordError."""
+    if not file.resolve().is_relative_to(file.parent.resolve()):
+        raise RecordError(f"{file}: leads out of its run folder")
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise RecordError(f"{file}: cannot be read: {error.strerror}") from None
+
+
+def _parsed(line: bytes) -> tuple[Any, str | None]:
+    """A line as a record, and what keeps it from being one."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None, "no JSON"
+    failed = isinstance(record, dict) and "error" in record
+    return record, flaw(record, schema.Failed if failed else schema.Finished)
 
 
 def _is_torn(file: Path) -> bool:
@@ -225,23 +246,44 @@ def held(path: Path) -> Iterator[None]:
 def begun_runs(top: Path) -> dict[Path, dict[str, Any]]:
     """The run folders that `top` is or holds, each with its config.
 
-    Raises RecordError for a config that is none, and where there is no run folder at all.
+    Raises RecordError for a config that is none or lacks something, for a folder that is somewhere else (a link), and where there
+    is no run folder at all.
     """
-    found = {
-        config.parent: read_config(config)
-        for config in [top / CONFIG, *sorted(top.glob(f"*/{CONFIG}"))]
-        if config.exists()
-    }
+    if not os.path.isdir(top):
+        raise RecordError(f"{top}: no such folder")
+    found = {}
+    for file in [top / CONFIG, *sorted(top.glob(f"*/{CONFIG}"))]:
+        if file.exists():
+            if not file.resolve().is_relative_to(top.resolve()):
+                raise RecordError(f"{file.parent}: leads out of {top}; give the folder that it leads to")
+            config = found[file.parent] = read_config(file)
+            if wrong := flaw(config, schema.Config):
+                raise RecordError(f"{file}: not a run's config: {wrong}")
     if not found:
         raise RecordError(f"{top}: not a run folder")
     return found
+
+
+def swept(top: Path) -> dict[str, Any]:
+    """The settings that the sweep in `top` varies; none where it is no sweep. Raises RecordError for a damaged file."""
+    file = top / SWEEP
+    if not file.exists():
+        return {}
+    try:
+        with _opened(file) as content:
+            sweep = json.load(content)
+    except (OSError, ValueError, RecursionError):
+        sweep = None
+    if wrong := flaw(sweep, schema.Sweep):
+        raise RecordError(f"{file}: not a sweep: {wrong}")
+    return dict(sweep["grid"])
 
 
 def read_config(file: Path) -> dict[str, Any]:
     """A run's config. Raises RecordError for a file that is none."""
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         config = None
     if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
         raise RecordError(f"{file}: not a run's config")

@@ -15,7 +15,7 @@ import click
 from sgl_specreason.errors import SpecReasonError, UsageError
 from sgl_specreason.records import rewrite_summary, strict
 from sgl_specreason.rescore import rescored
-from sgl_specreason.summary import Run, against_base, differing, knobs, load_runs, swept
+from sgl_specreason.summary import Run, against_base, differing, knobs, load_runs
 from sgl_specreason.table import comparison
 
 
@@ -32,7 +32,7 @@ def written(folder: Path) -> list[Run]:
         ]
         partial = any(run.summary["partial"] for run in runs)
         content = {"bench": first["bench"], "pair": first["pair"], "partial": partial}
-        if swept(folder):
+        if runs[0].varied:
             content["runs"] = entries
         else:
             content["methods"] = {run.method: entry for run, entry in zip(runs, entries, strict=True)}
@@ -113,7 +113,7 @@ def _page(folders: Sequence[Path], *, force: bool, rescore: bool, **others: Any)
 def _read(folders: Sequence[Path], *, force: bool, rescore: bool) -> list[Run]:
     """The runs of these folders, graded again if asked to. Raises UsageError, naming the keys, if they do not compare."""
     found = [run for folder in folders for run in load_runs(folder)]
-    varied = swept(folders[0]) if len(folders) == 1 else {}
+    varied = found[0].varied if len(folders) == 1 else ()
     if (differ := differing(found, swept=varied)) and not force:
         raise UsageError(
             f"these runs do not compare: {', '.join(differ)} differ; --force shows them together all the same"

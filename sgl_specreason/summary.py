@@ -1,6 +1,5 @@
 """Owns the numbers of one run (design.md names them), made from its records and its config. Knows no engines and no tables."""
 
-import json
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any, TypeVar
 
 from sgl_specreason import stats
 from sgl_specreason.policy import METHODS
-from sgl_specreason.records import SWEEP, begun_runs, trajectories
+from sgl_specreason.records import begun_runs, swept, trajectories
 
 T = TypeVar("T")
 
@@ -25,11 +24,15 @@ SHARED_CONDITIONS = ("versions", "gpu")
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run folder as it was read: of each trajectory its outcome, and the whole records for whoever asks."""
+    """A run folder as it was read: of each trajectory its outcome, and the whole records for whoever asks.
+
+    `varied` are the settings of the sweep that it was read as a part of.
+    """
 
     path: Path
     config: Record
     outcomes: list[Record]
+    varied: frozenset[str] = frozenset()
 
     @property
     def method(self) -> str:
@@ -46,8 +49,11 @@ class Run:
 
 def load_runs(folder: Path) -> list[Run]:
     """The run that `folder` is, or the runs that it holds, in the order of METHODS and their knobs. Raises RecordError."""
-    found = begun_runs(folder).items()
-    runs = [Run(path=path, config=config, outcomes=list(map(outcome, trajectories(path)))) for path, config in found]
+    found, varied = begun_runs(folder).items(), frozenset(swept(folder))
+    runs = [
+        Run(path=path, config=config, outcomes=list(map(outcome, trajectories(path))), varied=varied)
+        for path, config in found
+    ]
     order = [str(method) for method in METHODS]
     told = {
         run.path: [(str(type(value)), value) for value in values.values()]
@@ -168,12 +174,6 @@ def differing(runs: Sequence[Run], *, swept: Collection[str] = ()) -> dict[str, 
     columns |= {f"policy.{key}": [c["settings"]["policy"].get(key) for c in configs] for key in shared}
     columns |= {key: [config.get(key) for config in configs] for key in SHARED_CONDITIONS}
     return {key: values for key, values in columns.items() if any(value != values[0] for value in values)}
-
-
-def swept(folder: Path) -> dict[str, list[Any]]:
-    """The settings that the sweep in `folder` varies; none where it is no sweep."""
-    file = folder / SWEEP
-    return dict(json.loads(file.read_text(encoding="utf-8"))["grid"]) if file.exists() else {}
 
 
 def knobs(runs: Sequence[Run]) -> list[dict[str, Any]]:

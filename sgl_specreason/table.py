@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sgl_specreason.summary import AgainstBase, Run, against_base, differing, knobs, swept
+from sgl_specreason.summary import AgainstBase, Run, against_base, differing, knobs
 
 Record = dict[str, Any]
 COLUMNS: tuple[tuple[str, str], ...] = (
@@ -55,7 +55,7 @@ class Table:
 def comparison(runs: Sequence[Run]) -> Table:
     """The table of these runs, paired with base where base is among them; conditions that differ are named under it."""
     table = tabulated([run.summary for run in runs], against_base(runs), knobs(runs))
-    varied = {key for run in runs for key in swept(run.path.parent)}
+    varied = frozenset[str]().union(*(run.varied for run in runs))
     differ = differing(runs, swept=varied).items()
     notes = [f"Differs: {key}: {' | '.join(map(str, values))}" for key, values in differ]
     return Table(rows=table.rows, notes=table.notes + notes)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_report import record as finished
 
 from sgl_specreason.errors import RecordError, UsageError, WriteError
 from sgl_specreason.records import (
@@ -24,7 +25,7 @@ CONFIG: dict[str, Any] = {"settings": {"seed": 1, "policy": {"threshold": 7.0}}}
 
 
 def record(number: int, **more: Any) -> dict[str, Any]:
-    return {"problem_id": f"p{number}", "sample": 0, "text": "é\n\u2028", **more}
+    return finished(number, correct=True, answer_text="é\n\u2028", **more)
 
 
 def begun(path: Path) -> RunFolder:
@@ -137,11 +138,11 @@ def test_a_summary_that_cannot_be_written_leaves_the_old_one_and_nothing_else(tm
 
 def test_half_a_pair_of_surrogates_survives(tmp_path: Path) -> None:
     run = RunFolder.open(tmp_path, {"settings": {}}, resume=False)
-    record = {"problem_id": "p", "sample": 0, "text": "\ud83d and \U0001f600"}
-    run.append(record)
-    assert list(trajectories(tmp_path)) == [record]
+    halves = finished(1, correct=True, answer_text="\ud83d and \U0001f600")
+    run.append(halves)
+    assert list(trajectories(tmp_path)) == [halves]
     write_trajectories(tmp_path, trajectories(tmp_path))
-    assert list(trajectories(tmp_path)) == [record]
+    assert list(trajectories(tmp_path)) == [halves]
     (tmp_path / "trajectories.jsonl").read_bytes().decode()  # it is UTF-8
 
 

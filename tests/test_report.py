@@ -170,7 +170,8 @@ def test_failed_and_missing_trajectories_make_it_partial(tmp_path: Path) -> None
 
 
 def test_requests_that_were_tried_again_are_counted_under_the_table(tmp_path: Path) -> None:
-    tried = record(1, correct=True, requests=[{"purpose": "draft", "retries": 2}, {"purpose": "judge"}])
+    request = {"engine": "small", "purpose": "draft", "start_s": 1.0, "seconds": 2.0}
+    tried = record(1, correct=True, requests=[request | {"retries": 2}, request])
     folder = run_folder(tmp_path / "run", [tried, record(2, correct=True)])
     assert "specreason: requests were tried again 2 times" in invoke(str(folder)).stdout
     assert json.loads((folder / "summary.json").read_text())["retries"] == 2
@@ -230,7 +231,7 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path, content: str | None) -
 
 
 def test_a_low_label_mass_names_the_template(tmp_path: Path) -> None:
-    vague = [record(n, correct=True, steps=[{"label_mass": 0.2}]) for n in range(4)]
+    vague = [record(n, correct=True, steps=[{"by": "small", "text": "x", "tokens": 1, "label_mass": 0.2}]) for n in range(4)]
     assert "prompts/judge.txt" in invoke(run_folder(tmp_path / "run", vague)).stdout
 
 
