@@ -163,7 +163,10 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
                 "token_ids_logprob": self._labels(last_piece, tuple(choices)),
             }
             meta, likelihood = self._generate("select", s, data)
-            logprobs = [_logprob(entry) for entry in meta["output_token_ids_logprobs"][0]]
+            if not meta.get("output_token_ids_logprobs"):
+                raise RequestError(f"{self.role}: no log-probabilities of what the judge may answer came back")
+            entries = meta["output_token_ids_logprobs"][0]
+            logprobs = [_logprob(entry) for entry, _ in zip(entries, choices, strict=True)]
             best = max(range(len(choices)), key=logprobs.__getitem__)
             found = {"account": meta["account"], "logprobs": logprobs} | likelihood
             return ChoicesDecision(decision=choices[best], meta_info=found)
@@ -262,6 +265,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             engine_seconds=meta.get("e2e_latency", seconds),
             queue_seconds=meta.get("queue_time"),
             retries=retries or None,
+            accept_length=meta.get("spec_accept_length"),
         )
         found = {}
         if scored:
@@ -306,4 +310,4 @@ def _own(s: StreamExecutor) -> str:
 
 def _logprob(entry: Sequence[Any]) -> float:
     """Of a token in SGLang's answer: its log-probability comes first."""
-    return IMPOSSIBLE if entry[0] is None else max(float(entry[0]), IMPOSSIBLE)
+    return IMPOSSIBLE if entry[0] is None else min(max(float(entry[0]), IMPOSSIBLE), 0.0)

@@ -4,13 +4,13 @@ Example: python -m sgl_specreason.eval --bench demo --method specreason --thresh
 """
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from sgl_specreason.errors import Interrupted, SpecReasonError, UsageError
+from sgl_specreason.command import Command, fail
+from sgl_specreason.errors import Interrupted, UsageError
 from sgl_specreason.interruption import Interruption
 
 POLICY_OPTIONS = (
@@ -21,12 +21,13 @@ POLICY_OPTIONS = (
 PLAN_OPTIONS = (
     "methods", "pair", "base_model", "small_model", "base_url", "small_url", "preset", "sweep", "match_acceptance",
     "prompts", "data", "samples", "limit", "seed", "concurrency",
+    "decode", "decode_tokens", "decode_model",
 )  # fmt: skip
 OF_PRESET = "default: the preset's"
 OF_BENCH = "default: the bench's"
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--bench", metavar="NAME|FILE.toml", help="What to run; the only required option.")
 @click.option(
     "--method",
@@ -68,6 +69,14 @@ OF_BENCH = "default: the bench's"
     metavar="SECONDS",
     help="How long a running server that cannot be reached is waited for before the run ends.",
 )
+@click.option(
+    "--decode",
+    metavar="ALGORITHM",
+    help="How base speculates for methods with +decode: standalone (small drafts its tokens; one vocabulary only), ngram, or "
+    "eagle3 (a head, --decode-model).  [default: standalone]",
+)
+@click.option("--decode-tokens", type=int, help="Tokens that it guesses at a time.  [default: 5]")
+@click.option("--decode-model", metavar="MODEL", help="The head of eagle3, or another draft model than small.")
 @click.option(
     "--preset",
     default="default",
@@ -211,16 +220,12 @@ def main(**options: Any) -> None:  # fmt: skip
         else:
             with interruption.handled():
                 _evaluate(options, interruption)
-    except UsageError as error:
-        _fail(str(error), 2)
     except Interrupted as error:
-        _fail(
+        fail(
             f"interrupted; finished trajectories are in {error.folder}; go on with --resume {error.folder}", error.code
         )
-    except SpecReasonError as error:
-        _fail(str(error), 1)
     except KeyboardInterrupt:
-        _fail("interrupted before the run began", interruption.code)
+        fail("interrupted before the run began", interruption.code)
 
 
 def _evaluate(options: dict[str, Any], interruption: Interruption) -> None:
@@ -246,14 +251,17 @@ def _evaluate(options: dict[str, Any], interruption: Interruption) -> None:
     from sgl_specreason.table import comparison
 
     urls = (options["small_url"], options["base_url"]) if options["base_url"] else None
-    folder = evaluate.run(
-        plan,
-        out=out,
-        resume=options["resume"],
+    access = evaluate.Access(
         urls=urls,
         api_key=options["api_key"],
         request_timeout_s=options["request_timeout"],
         patience_s=options["retry_for"],
+    )
+    folder = evaluate.run(
+        plan,
+        out=out,
+        resume=options["resume"],
+        access=access,
         interruption=interruption,
         say=lambda line: click.echo(line, err=True),
     )
@@ -261,7 +269,7 @@ def _evaluate(options: dict[str, Any], interruption: Interruption) -> None:
     click.echo(comparison(runs).text())
     click.echo(f"Run folder: {folder}")
     if failed := sum(run.summary["failed"] for run in runs):
-        _fail(f"{failed} trajectories failed; --resume {folder} runs them again", 1)
+        fail(f"{failed} trajectories failed; --resume {folder} runs them again", 1)
 
 
 def _listing() -> str:
@@ -278,16 +286,10 @@ def _listing() -> str:
     ]
     lines = []
     for kind, entries in parts:
-        width = max(len(name) for name, _ in entries)
+        width = max((len(name) for name, _ in entries), default=0)
         lines.append(f"{kind}:")
         lines += [f"  {name.ljust(width)}  {title}" for name, title in entries]
     return "\n".join([*lines, f"read from {find('eval')}"])
-
-
-def _fail(message: str, code: int) -> None:
-    click.echo(f"error: {message}", err=True)
-    sys.stdout.flush()
-    sys.exit(code)
 
 
 if __name__ == "__main__":

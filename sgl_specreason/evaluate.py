@@ -1,91 +1,86 @@
-"""Owns one evaluation run: engines up, each method's trajectories, grades, records, summaries.
+"""Owns one evaluation run: its folders, and the engines that each part of it needs, up one after the other.
 
-Knows nothing of command-line options. Whatever it prints goes to `say`.
+Knows nothing of command-line options, and of what is done on the engines (`session.py`). Whatever it prints goes to `say`.
 """
 
-import itertools
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sgl_specreason import engines as servers
 from sgl_specreason import limits, records, report
-from sgl_specreason.benches import Row
-from sgl_specreason.errors import EngineGone, Interrupted, RequestError, SpecReasonError, WriteError
+from sgl_specreason.errors import EngineGone, Interrupted, UsageError, WriteError
 from sgl_specreason.folders import folders_of, settled
 from sgl_specreason.interruption import Interruption
-from sgl_specreason.knee import MOST, knee
 from sgl_specreason.pairs import ROLES
-from sgl_specreason.plan import Plan, Variant
+from sgl_specreason.plan import Plan
 from sgl_specreason.policy import Author
-from sgl_specreason.progress import Progress
 from sgl_specreason.prompts import ChatFormat, load_tokenizer
-from sgl_specreason.rescore import graded
-from sgl_specreason.runner import run_all
-from sgl_specreason.trajectory import Trajectory
+from sgl_specreason.session import Say, Session
 from sgl_specreason.transport import Health
 
 if TYPE_CHECKING:
     from sgl_specreason.endpoint import Endpoint
 
-Say = Callable[[str], None]
-Record = dict[str, Any]
-WARM_UP_TOKENS = 64
-KNEE_TOKENS = 128
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How the engines are reached: `urls` of running servers in the order of ROLES, or None where they are to be started.
+
+    `api_key` is theirs, or is for the ones that are started. A request has `request_timeout_s` seconds; a running server that
+    does not answer is waited for during `patience_s`.
+    """
+
+    urls: tuple[str, str] | None
+    api_key: str | None
+    request_timeout_s: float
+    patience_s: float
 
 
-def run(
-    plan: Plan,
-    *,
-    out: Path,
-    resume: Path | None,
-    urls: tuple[str, str] | None,
-    api_key: str | None,
-    request_timeout_s: float,
-    patience_s: float,
-    interruption: Interruption,
-    say: Say,
-) -> Path:
+def run(plan: Plan, *, out: Path, resume: Path | None, access: Access, interruption: Interruption, say: Say) -> Path:
     """Runs every variant of the plan. Returns the folder with everything.
 
-    `urls` are of running servers, in the order of ROLES, waited for during `patience_s` where they do not answer; `api_key` is
-    theirs, or is for the ones that are started. Raises UsageError before anything is started, EngineError where an engine fails
-    for good, WriteError on a full disk, Interrupted on Ctrl-C and SIGTERM.
+    Raises UsageError before anything is started, EngineError where an engine fails for good, WriteError on a full disk,
+    Interrupted on Ctrl-C and SIGTERM.
     """
-    if urls is not None:
-        health = {role: Health(patience_s=patience_s) for role in ROLES}
-        running = {
-            role: servers.attached(role, url, api_key, health[role]) for role, url in zip(ROLES, urls, strict=True)
-        }
-        plan = replace(plan, models={role: engine.model for role, engine in running.items()})
+    attached = _attached(access) if access.urls else None
+    if attached:
+        plan = replace(plan, models={role: engine.model for role, engine in attached.items()})
     chats = _chats(plan)
-    limits.check(plan, chats, limits.served(running) if urls else limits.configured(plan.specs))
+    if plan.decode and not attached:
+        plan.decode.check(chats, {spec.role: limits.vocabulary_size(spec) for spec in plan.specs})
+    limits.check(plan, chats, limits.served(attached) if attached else limits.configured(plan.specs))
     plan, rates = settled(plan, resume)
     top, folders = folders_of(plan, out, resume)
     with ExitStack() as stack:
         stack.enter_context(records.held(top))
         try:
-            if urls is None:
-                # SGLang takes seconds to import: meanwhile, and not after the engines are up
-                threading.Thread(target=import_module, args=("sgl_specreason.program",), daemon=True).start()
-                specs = [replace(spec, api_key=api_key or spec.api_key) for spec in plan.specs]
-                running = stack.enter_context(servers.started(specs, top / "logs", say=say))
-                limits.check(plan, chats, limits.served(running))
-            endpoints = _endpoints(plan, running, chats, request_timeout_s)
-            for endpoint in endpoints.values():
-                stack.callback(endpoint.stop)
-            session = Session(plan=plan, chats=chats, endpoints=endpoints, say=say, rates=rates)
-            if plan.concurrency == "auto":
-                session = session.with_measured_concurrency()
-            session.run(top, folders, interruption, resume=resume is not None)
+            # SGLang takes seconds to import: meanwhile, and not after the engines are up
+            threading.Thread(target=import_module, args=("sgl_specreason.program",), daemon=True).start()
+            engines = attached or stack.enter_context(_small(plan, access, top / "logs", say))
+            for speculating, variants in plan.stages.items():
+                if all(_is_finished(folders[variant], plan) for variant in variants):
+                    continue
+                with ExitStack() as stage:
+                    running = engines
+                    if not attached:
+                        running = engines | stage.enter_context(_base(plan, access, top / "logs", say, speculating))
+                        limits.check(plan, chats, limits.served(running))
+                    endpoints = _endpoints(plan, running, chats, access.request_timeout_s)
+                    for endpoint in endpoints.values():
+                        stage.callback(endpoint.stop)
+                    _check_served(endpoints["base"], speculating=speculating)
+                    session = Session(
+                        plan=plan, variants=variants, chats=chats, endpoints=endpoints, say=say, rates=rates
+                    )
+                    if plan.concurrency == "auto":
+                        session = session.with_measured_concurrency()
+                        plan, rates = session.plan, session.rates
+                    session.run(top, folders, interruption, resume=resume is not None)
+            report.written(top)
         except KeyboardInterrupt:
             raise Interrupted(top, interruption.code) from None
         except (EngineGone, WriteError) as error:
@@ -94,143 +89,48 @@ def run(
     return top
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
-    """A plan with its engines up: runs its variants on them problem by problem, so that the machine's drift hits all alike."""
+def _attached(access: Access) -> dict[Author, servers.Engine]:
+    assert access.urls is not None
+    return {
+        role: servers.attached(role, url, access.api_key, Health(patience_s=access.patience_s))
+        for role, url in zip(ROLES, access.urls, strict=True)
+    }
 
-    plan: Plan
-    chats: dict[Author, ChatFormat]
-    endpoints: dict[Author, "Endpoint"]
-    say: Say
-    rates: dict[str, float]
 
-    def with_measured_concurrency(self) -> "Session":
-        """This session at the knee of its throughput: short trajectories of the method, at ever more side by side."""
-        plan = self.plan
-        variant = next((variant for variant in plan.variants if variant.method == "specreason"), plan.variants[0])
-        self._warm_up()
+def _small(plan: Plan, access: Access, logs: Path, say: Say) -> AbstractContextManager[dict[Author, servers.Engine]]:
+    """Small's engine, for the whole run. It starts first: what it leaves free, base shares out."""
+    return servers.started([_spec(plan, access, "small")], logs, say=say)
 
-        def rate(level: int) -> float:
-            problems = itertools.islice(itertools.cycle(plan.problems), 2 * level)
-            tasks = [self._shortened(variant, row, KNEE_TOKENS) for row in problems]
-            for number, task in enumerate(tasks):  # or the second round would run on what the first computed
-                task.cache_key = f"concurrency {level} {number}"
-            begin = time.monotonic()
-            for _ in run_all(tasks, lambda task: self._run(variant, task), level):
-                pass
-            return sum(task.tokens_kept for task in tasks) / (time.monotonic() - begin)
 
-        level, rates = knee(rate, min(MOST, plan.expected, self._fitting(variant)))
-        for endpoint in self.endpoints.values():
-            endpoint.flush_cache()
-        words = ", ".join(f"{count}: {value:.0f}" for count, value in rates.items())
-        self.say(f"concurrency auto: {level} (thinking tokens/s by concurrency: {words})")
-        return replace(
-            self,
-            plan=replace(plan, concurrency=level),
-            rates={str(count): value for count, value in rates.items()},
+def _base(
+    plan: Plan, access: Access, logs: Path, say: Say, speculating: bool
+) -> AbstractContextManager[dict[Author, servers.Engine]]:
+    """Base's engine, with token-level speculation or without: each needs a start of its own."""
+    spec = _spec(plan, access, "base")
+    if speculating and plan.decode:
+        return servers.started([plan.decode.served(spec, plan.models["small"])], logs / "decode", say=say)
+    return servers.started([spec], logs, say=say)
+
+
+def _spec(plan: Plan, access: Access, role: Author) -> servers.EngineSpec:
+    spec = next(spec for spec in plan.specs if spec.role == role)
+    return replace(spec, api_key=access.api_key or spec.api_key)
+
+
+def _is_finished(folder: Path, plan: Plan) -> bool:
+    """Whether nothing of a run that was begun before is missing."""
+    return sum("error" not in record for record in records.trajectories(folder)) == plan.expected
+
+
+def _check_served(base: "Endpoint", *, speculating: bool) -> None:
+    """Raises UsageError where a server speculates and the methods are named as if it did not, or the other way round."""
+    algorithm = base.server_info.get("speculative_algorithm")
+    if algorithm and not speculating:
+        raise UsageError(
+            f"base is served with {algorithm} speculation: its methods are base+decode and specreason+decode"
         )
-
-    def _fitting(self, variant: Variant) -> int:
-        """How many trajectories at their budget the smaller one of the engines' caches holds."""
-        policy, texts = variant.policy, self.plan.texts(self.plan.problems[0], self.chats)
-        counts = []
-        for role, endpoint in self.endpoints.items():
-            need = len(endpoint.ids(texts.prompts[role])) + policy.budget_tokens + policy.answer_tokens
-            counts.append(int(endpoint.server_info.get("max_total_num_tokens", MOST * need)) // need)
-        return max(1, min(counts))
-
-    def run(self, top: Path, folders: dict[Variant, Path], interruption: Interruption, *, resume: bool) -> None:
-        """Every trajectory that the folders do not hold yet; each is written as it ends, the summaries at the end.
-
-        `top` is the only run folder, or holds them all. Raises KeyboardInterrupt after an interruption, when all is written.
-        """
-        from tqdm import tqdm
-
-        plan = self.plan
-        runs = {}
-        for variant, folder in folders.items():
-            runs[variant] = records.RunFolder.open(folder, self._config(variant), resume=resume)
-            if runs[variant].torn:
-                self.say(f"{folder}: the last line was torn and is dropped; its trajectory runs again")
-        tasks = (
-            (variant, row, sample)
-            for row in plan.problems
-            for sample in range(plan.samples)
-            for variant, run in runs.items()
-            if (row.id, sample) not in run.done
-        )
-        total = plan.expected * len(runs)
-        begun = sum(len(run.done) for run in runs.values())
-        if begun < total:
-            self._warm_up()
-        gold = {row.id: row.answer for row in plan.problems}
-        every_s = 0.1 if sys.stderr.isatty() else 10  # a log is not a screen
-        progress = Progress({variant: records.trajectories(folder) for variant, folder in folders.items()})
-        bar = tqdm(total=total, initial=begun, file=sys.stderr, mininterval=every_s)
-        finished = run_all(tasks, lambda task: (task[0], self._attempt(*task)), plan.workers, interruption.halt)
-        with interruption.heeded(), closing(bar), _summarised(top):
-            for variant, record in finished:
-                if "error" not in record:
-                    record |= graded(record, gold[record["problem_id"]], plan.bench.grader)
-                if plan.bench.private:
-                    record = records.without_texts(record)
-                runs[variant].append(record)
-                progress.add(variant, record)
-                bar.set_postfix_str(progress.words(), refresh=False)
-                bar.update()
-        if interruption.halt.is_set():
-            raise KeyboardInterrupt
-
-    def _attempt(self, variant: Variant, row: Row, sample: int) -> Record:
-        """One trajectory's record; a failed request makes a record with its error instead of an exception."""
-        trajectory = self.plan.trajectory(variant, row, sample, self.chats)
-        begin = time.monotonic()
-        error: RequestError | None = None
-        try:
-            self._run(variant, trajectory)
-        except RequestError as failure:
-            error = failure
-        latency_s = time.monotonic() - begin
-        record = trajectory.record() | {"method": variant.method, "start_s": begin, "latency_s": latency_s}
-        if row.permutation is not None:
-            record["permutation"] = row.permutation
-        return record if error is None else record | {"error": str(error)}
-
-    def _warm_up(self) -> None:
-        """One unrecorded short trajectory of each method, then an empty cache, so that the first problem pays nothing extra."""
-        for variant in {variant.method: variant for variant in self.plan.variants}.values():
-            self._run(variant, self._shortened(variant, self.plan.problems[0], WARM_UP_TOKENS))
-        for endpoint in self.endpoints.values():
-            endpoint.flush_cache()
-
-    def _run(self, variant: Variant, trajectory: Trajectory) -> None:
-        from sgl_specreason.program import run_trajectory
-
-        run_trajectory(variant.method, trajectory, self.endpoints)
-
-    def _shortened(self, variant: Variant, row: Row, tokens: int) -> Trajectory:
-        """A trajectory that is not recorded, with at most `tokens` thinking tokens."""
-        policy = variant.policy
-        trajectory = self.plan.trajectory(variant, row, 0, self.chats)
-        trajectory.policy = replace(
-            policy,
-            budget_tokens=min(tokens, policy.budget_tokens),
-            answer_tokens=min(16, policy.answer_tokens),
-        )
-        return trajectory
-
-    def _config(self, variant: Variant) -> dict[str, Any]:
-        return {
-            "settings": self.plan.settings(variant),
-            "beside": len(self.plan.variants) - 1,
-            "tokens_per_s_by_concurrency": self.rates,
-            **self.plan.conditions(),
-            "grader": self.plan.bench.grader,
-            "expected": self.plan.expected,
-            "commit": _commit(),
-            "server_info": {role: endpoint.server_info for role, endpoint in self.endpoints.items()},
-        }
+    if speculating and base.server_info and not algorithm:
+        raise UsageError("base is served without token-level speculation: methods with +decode need it")
 
 
 def _chats(plan: Plan) -> dict[Author, ChatFormat]:
@@ -267,29 +167,3 @@ def _endpoints(
         if judge != "likelihood":
             endpoints["base"].label_tokens(chats["base"].judge_turn(plan.prompts, name, thinking=True), labels)
     return endpoints
-
-
-@cache
-def _commit() -> str | None:
-    """The commit of the checkout that this code is run from, "+" after it where files differ; None outside one."""
-    root = Path(__file__).parent.parent
-    if not (root / ".git").exists():
-        return None
-    try:
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-@contextmanager
-def _summarised(top: Path) -> Iterator[None]:
-    """Writes the summaries at the end, however it came about; where they cannot be, that must not hide why it ended."""
-    try:
-        yield
-    except BaseException:
-        with suppress(SpecReasonError):
-            report.written(top)
-        raise
-    report.written(top)

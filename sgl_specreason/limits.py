@@ -11,7 +11,7 @@ from typing import Any
 from sgl_specreason.engines import Engine, EngineSpec
 from sgl_specreason.errors import RequestError, UsageError
 from sgl_specreason.plan import Plan, Variant
-from sgl_specreason.policy import Author
+from sgl_specreason.policy import Author, is_alone, plain
 from sgl_specreason.prompts import ChatFormat
 from sgl_specreason.steps import BLANK_LINE
 from sgl_specreason.trajectory import Texts
@@ -21,7 +21,6 @@ from sgl_specreason.vocabulary import Vocabulary
 INPUT_SPARE, TOTAL_SPARE = 7, 2
 """A prompt is refused above a context of this many tokens less; prompt and reply together are cut there."""
 MAX_REQ_INPUT_LEN_IS_LESS = 6
-ALONE = ("base", "small")
 CONTEXT_KEYS = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_length", "max_position_embeddings")
 INFO_TIMEOUT_S = 30.0
 
@@ -39,7 +38,9 @@ def check(plan: Plan, chats: dict[Author, ChatFormat], rooms: dict[Author, Room]
     rows = [(row.id, plan.texts(row, chats)) for row in plan.problems]
     lacks: list[tuple[int, str]] = []
     for role, room in rooms.items():
-        variants = [variant for variant in plan.variants if variant.method not in ALONE or variant.method == role]
+        variants = [
+            variant for variant in plan.variants if not is_alone(variant.method) or plain(variant.method) == role
+        ]
         if not variants:
             continue
         vocabulary = Vocabulary(chats[role].tokenizer)
@@ -108,10 +109,10 @@ def _cache_room(role: Author, tokens: int) -> Room:
 def _rest(vocabulary: Vocabulary, texts: Texts, variant: Variant, role: Author) -> int:
     """The most tokens that a request needs beyond prompt and budget: the judge's turn, or closing the thought and the answer."""
     policy = variant.policy
-    judging = variant.method not in ALONE and role == "base"
+    judging = not is_alone(variant.method) and role == "base"
     turns = (texts.judge_open, texts.judge_closed, texts.binary_open, texts.binary_closed) if judging else ("",)
     needed = [len(vocabulary.ids(turn)) + INPUT_SPARE for turn in turns]
-    author = variant.method if variant.method in ALONE else policy.answer_by
+    author = plain(variant.method) if is_alone(variant.method) else policy.answer_by
     if author == role:
         closings = [f"\n{texts.think_end}{BLANK_LINE}"]
         if policy.on_budget == "answer":
@@ -130,18 +131,28 @@ def _argument(spec: EngineSpec, name: str) -> int | None:
 
 def _context_of(spec: EngineSpec) -> int | None:
     """The context of a model that is here already, by its configuration and as SGLang reads it (`get_context_length`)."""
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(
-            spec.model, local_files_only=True, trust_remote_code="--trust-remote-code" in spec.args
-        ).get_text_config()
-    except (OSError, ValueError, AttributeError):
-        return None
+    config = _config_of(spec)
     scaling = getattr(config, "rope_scaling", None) or {}
     scaled = "original_max_position_embeddings" not in scaling and scaling.get("rope_type") != "llama3"
     tokens = next((value for key in CONTEXT_KEYS if (value := getattr(config, key, None)) is not None), None)
     return int((scaling.get("factor", 1) if scaled else 1) * tokens) if tokens else None
+
+
+def vocabulary_size(spec: EngineSpec) -> int | None:
+    """How many entries the model's output has, by its configuration; None where that is not here."""
+    size = getattr(_config_of(spec), "vocab_size", None)
+    return size if isinstance(size, int) else None
+
+
+def _config_of(spec: EngineSpec) -> Any:
+    """The configuration of a model that is here already; None where there is none."""
+    from transformers import AutoConfig
+
+    trust = "--trust-remote-code" in spec.args
+    try:
+        return AutoConfig.from_pretrained(spec.model, local_files_only=True, trust_remote_code=trust).get_text_config()
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _server_info(engine: Engine) -> dict[str, Any]:

@@ -8,14 +8,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from sgl_specreason import catalog
+from sgl_specreason import catalog, gpus
 from sgl_specreason.benches import Row, Rows, load_rows
 from sgl_specreason.catalog import Bench, Sweep, nearest
+from sgl_specreason.decode import Decode
 from sgl_specreason.engines import EngineSpec
 from sgl_specreason.errors import RecordError, UsageError
 from sgl_specreason.knee import MOST
 from sgl_specreason.pairs import ROLES, engines_for, short_name
-from sgl_specreason.policy import DEFAULT_METHODS, METHODS, Author, Method, Policy, policy_of
+from sgl_specreason.policy import DEFAULT_METHODS, METHODS, Author, Method, Policy, plain, policy_of
 from sgl_specreason.prompts import ChatFormat, PromptSet, load_prompts
 from sgl_specreason.records import digest
 from sgl_specreason.summary import load_runs
@@ -44,6 +45,9 @@ class Options:
     limit: int | None = None
     seed: int = 0
     concurrency: int | str | None = None
+    decode: str | None = None
+    decode_tokens: int | None = None
+    decode_model: str | None = None
     policy: dict[str, Any]
 
 
@@ -52,6 +56,11 @@ class Variant(NamedTuple):
 
     method: Method
     policy: Policy
+
+    @property
+    def speculates(self) -> bool:
+        """Whether base is served with token-level speculation for it."""
+        return self.method != plain(self.method)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +85,7 @@ class Plan:
     concurrency: int | Literal["auto"]
     trust_remote_code: bool
     hardware: str
+    decode: Decode | None = None
 
     @property
     def problems(self) -> list[Row]:
@@ -90,6 +100,14 @@ class Plan:
     def expected(self) -> int:
         """How many trajectories each variant has."""
         return len(self.problems) * self.samples
+
+    @property
+    def stages(self) -> dict[bool, tuple[Variant, ...]]:
+        """The variants by whether base speculates for them: one start of base each, one after the other."""
+        found: dict[bool, tuple[Variant, ...]] = {}
+        for variant in self.variants:
+            found[variant.speculates] = (*found.get(variant.speculates, ()), variant)
+        return found
 
     def settings(self, variant: Variant) -> dict[str, Any]:
         """Everything that a run's numbers depend on and that resuming must not change."""
@@ -106,6 +124,7 @@ class Plan:
             "limit": self.limit,
             "seed": self.seed,
             "concurrency": self.concurrency,
+            **({"decode": asdict(self.decode)} if self.decode and variant.speculates else {}),
         }
 
     def name(self, variants: tuple[Variant, ...]) -> str:
@@ -189,7 +208,26 @@ def resolve(options: Options) -> Plan:
         concurrency=concurrency,
         trust_remote_code=pair.trust_remote_code,
         hardware=hardware,
+        decode=_decode(options, variants, starts=bool(specs)),
     )
+
+
+def _decode(options: Options, variants: tuple[Variant, ...], *, starts: bool) -> Decode | None:
+    given = {"algorithm": options.decode, "tokens": options.decode_tokens, "model": options.decode_model}
+    given = {name: value for name, value in given.items() if value is not None}
+    kinds = {variant.speculates for variant in variants}
+    if True not in kinds:
+        if given:
+            raise UsageError("--decode, --decode-tokens and --decode-model are for methods with +decode")
+        return None
+    if starts and not gpus.found():
+        raise UsageError(
+            "methods with +decode need a GPU, since the kernels of SGLang's speculation do; "
+            "or give --base-url of a server that speculates"
+        )
+    if not starts and len(kinds) > 1:
+        raise UsageError("a running base speculates or does not: methods with +decode and others are two runs then")
+    return Decode(**given)  # type: ignore[arg-type]
 
 
 def versions() -> dict[str, str]:

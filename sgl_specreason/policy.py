@@ -5,19 +5,22 @@ Knows nothing of engines, prompts or files.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.score import JUDGES, RANGES, Judge, Judgement, ScoreRule
 
-Method = Literal["specreason", "random", "always", "base", "small"]
+Method = Literal["specreason", "random", "always", "base", "small", "base+decode", "specreason+decode"]
 METHODS: dict[Method, str] = {
     "base": "the base model alone",
     "small": "the small model alone",
     "specreason": "small drafts each step, base scores it and rewrites what it rejects",
     "random": "control: a coin decides in the judge's place (--gate-p, or --match-acceptance RUN)",
     "always": "control: every draft is kept; base only judges it and writes the answer",
+    "base+decode": "base with token-level speculation (--decode), served anew for it",
+    "specreason+decode": "specreason over base with token-level speculation",
 }
+DECODE = "+decode"
 DEFAULT_METHODS: tuple[Method, ...] = ("base", "small", "specreason")
 Gate = Literal["judge", "random", "always", "never", "confident"]
 GATES_WITH_P: tuple[Gate, ...] = ("random", "confident")
@@ -131,13 +134,23 @@ class Policy:
         return confidence is not None and self.gate_p is not None and confidence > self.gate_p
 
 
+def plain(method: Method) -> Method:
+    """The method without token-level speculation: what the programs do is the same."""
+    return cast(Method, method.removesuffix(DECODE))
+
+
+def is_alone(method: str) -> bool:
+    """Whether one model does everything."""
+    return method.removesuffix(DECODE) in ("base", "small")
+
+
 ALONE = ("budget_tokens", "on_budget", "stop_loops", "answer_tokens", "temperature", "top_p")
 """The settings that a baseline has; the others are at their defaults in its record."""
 
 
 def policy_of(method: Method, policy: Policy) -> Policy:
     """What of `policy` a method follows: a control has its gate, a baseline only what it uses. Raises UsageError."""
-    if method in ("base", "small"):
+    if is_alone(method):
         return Policy(**{name: getattr(policy, name) for name in ALONE})
     if method in ("random", "always"):
         gate: Gate = method

@@ -14,7 +14,7 @@ from sglang.lang.ir import SglGen
 from sgl_specreason.ahead import Ahead, Ticket, writing_ahead
 from sgl_specreason.endpoint import Endpoint, written
 from sgl_specreason.errors import Aborted, ContextFull, RequestError
-from sgl_specreason.policy import Author, Method
+from sgl_specreason.policy import Author, Method, plain
 from sgl_specreason.score import DIGITS, WORDS, Binary, Judgement, Score
 from sgl_specreason.steps import BLANK_LINE, Ending, Step, read_step, wants_more
 from sgl_specreason.trajectory import Call, Kept, Trajectory
@@ -302,6 +302,7 @@ def run_trajectory(method: Method, trajectory: Trajectory, engines: dict[Author,
     texts = trajectory.texts
     for role, engine in engines.items():
         engine.begin(trajectory.contexts, texts.prompts[role], texts.contents.get(role, slice(0, 0)))
+    method = plain(method)
     if method == "base":
         base.run(trajectory=trajectory, backend=engines["base"], use_thread=False)
     elif method == "small":

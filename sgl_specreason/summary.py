@@ -66,10 +66,17 @@ def load_runs(folder: Path) -> list[Run]:
 
 def outcome(record: Record) -> Record:
     """What the numbers of a run need of a record, without the texts and requests that make up most of it."""
+    speculated = [
+        (request["completion_tokens"], request["accept_length"])
+        for request in record.get("requests", ())
+        if request.get("accept_length")
+    ]
     masses = [step["label_mass"] for step in record.get("steps", ()) if "label_mass" in step]
     return {key: value for key, value in record.items() if key not in WHOLE} | {
         "judge_requests": sum(request["purpose"] == "judge" for request in record.get("requests", ())),
         "retries": sum(request.get("retries", 0) for request in record.get("requests", ())),
+        "tokens_speculated": sum(tokens for tokens, _ in speculated),
+        "verify_steps": sum(tokens / length for tokens, length in speculated),
         "label_mass_sum": sum(masses),
         "label_masses": len(masses),
     }
@@ -139,6 +146,10 @@ def summarise(records: Sequence[Record], config: Record) -> dict[str, Any]:
         "loops": sum(record.get("stop_reason") == "loop" for record in done),
         "no_answer_share": stats.share(sum(r["answer"] is None for r in done), len(done)),
         "retries": sum(record.get("retries", 0) for record in records),
+        "accept_length_mean": stats.share(
+            sum(record.get("tokens_speculated", 0) for record in done),
+            sum(record.get("verify_steps", 0) for record in done),
+        ),
         "grader_timeouts": sum(r["grader"] in ("timeout", "failed") for r in done),
         "failed": len(records) - len(done),
         "partial": len(done) < config["expected"],

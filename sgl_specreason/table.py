@@ -135,6 +135,11 @@ def _conditions(summaries: Sequence[dict[str, Any]]) -> list[str]:
         if summary["loops"]
     ]
     lines += [
+        f"{summary['method']}: base's decode steps gave {summary['accept_length_mean']:.2f} tokens each (token-level speculation)."
+        for summary in summaries
+        if summary["accept_length_mean"]
+    ]
+    lines += [
         f"{summary['method']}: requests were tried again {summary['retries']} times; its seconds hold these waits."
         for summary in summaries
         if summary["retries"]

@@ -23,6 +23,7 @@ class Request:
 
     `engine_seconds` are the server's own, `queue_seconds` those that it waited for its turn, where the server counts them.
     `retries` is how often it was tried again, None for never; `seconds` holds these tries and the waits between them.
+    `accept_length` is how many tokens each of its decode steps gave, where its server speculates.
     """
 
     engine: str
@@ -35,6 +36,7 @@ class Request:
     engine_seconds: float
     queue_seconds: float | None = None
     retries: int | None = None
+    accept_length: float | None = None
 
     def record(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value is not None}

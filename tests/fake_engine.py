@@ -58,13 +58,14 @@ class FakeEngine:
 
     The script returns the text that the model would go on writing (stops, the token limit and "\\x03" as end of sequence
     are applied here), log-probabilities for a `select`, or a Raw reply. `refusals` is how many requests for anything else it
-    refuses first.
+    refuses first, `info` what it says of itself besides its model.
     """
 
     def __init__(self, script: Script) -> None:
         self.script = script
         self.requests: list[Payload] = []
         self.refusals = 0
+        self.info: Payload = {}
         self.aborts: list[str] = []
         self.aborted = threading.Condition()
         self.connections: set[socket.socket] = set()
@@ -83,7 +84,7 @@ class FakeEngine:
                 engine.connections.discard(self.connection)
 
             def do_GET(self) -> None:
-                self._send(200, json.dumps({"model_path": "fake", "api_key": "secret"}).encode())
+                self._send(200, json.dumps({"model_path": "fake", "api_key": "secret"} | engine.info).encode())
 
             def do_POST(self) -> None:
                 payload = json.loads(self.rfile.read(int(self.headers["Content-Length"] or 0)) or b"{}")

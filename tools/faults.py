@@ -148,8 +148,8 @@ class Run:
     def folder(self) -> Path | None:
         return next(iter(self.out.iterdir()), None)
 
-    def launch(self, *, patience_s: float = PATIENCE_S) -> subprocess.Popen[bytes]:
-        """Starts the command, or goes on with what is there of it."""
+    def launch(self, *, patience_s: float = PATIENCE_S, jumping: bool = False) -> subprocess.Popen[bytes]:
+        """Starts the command, or goes on with what is there of it; `jumping` under a clock that can be made to jump."""
         words = ["--bench", "demo", "--limit", str(self.bed.limit), "--concurrency", "4", "--out", str(self.out)]
         for method in METHODS:
             words += ["--method", method]
@@ -162,8 +162,10 @@ class Run:
             words += ["--resume", str(self.folder)]
         if not self.own:
             self.bed.healthy()
-        self.bed.clock.write_text("+0")
-        env = os.environ | {MARK: self.mark} | _jumping(self.bed.clock)
+        env = os.environ | {MARK: self.mark}
+        if jumping:
+            self.bed.clock.write_text("+0")
+            env |= _jumping(self.bed.clock)
         if not self.own:
             env[KEY_VARIABLE] = KEY
         with self.log.open("ab") as log:
@@ -208,7 +210,7 @@ class Run:
 
     def wrong(self, words: str) -> None:
         self.bed.count.wrong.append(words)
-        self.bed.say(f"WRONG {words}; its log: {self.log}")
+        self.bed.say(f"WRONG {words}; the end of its log:\n{self.log.read_text('utf-8', 'replace')[-1500:]}")
 
     def complete(self) -> None:
         """Goes on without faults to the end: then it must hold what the undisturbed run holds."""
@@ -300,7 +302,7 @@ def endings(bed: Bed, wanted: Counter[str]) -> None:
         run = Run(bed)
         while kinds:
             kind = kinds[-1]
-            process = run.launch(patience_s=3 if kind == "engine gone" else PATIENCE_S)
+            process = run.launch(patience_s=3 if kind == "engine gone" else PATIENCE_S, jumping=kind == "clock")
             if not _moment(run, process, early=kind in EARLY):
                 break  # it was over before the moment came
             if kind == "clock":
@@ -414,9 +416,13 @@ def own_engines(bed: Bed, wanted: Counter[str]) -> None:
     while wanted.total():
         run = Run(bed, own_engines=True)
         process = run.launch()
-        _progress(run, 0)
+        if not _progress(run, 0):
+            run.wrong("own engines: the run did not begin")
+            return
         for _ in range(min(wanted["own engine SIGKILL"], 3)):
             time.sleep(bed.random.uniform(0, 3))
+            if process.poll() is not None:
+                break
             bed.random.choice(servers(process.pid)).kill()
             if not _progress(run, run.look()):
                 run.wrong("own engine SIGKILL: the run did not go on")
