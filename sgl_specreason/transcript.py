@@ -14,27 +14,23 @@ COLOURS = {"base": "blue", "small": "yellow"}
 
 def transcript(runs: list[Run], wanted: str) -> str:
     """The trajectory PROBLEM or PROBLEM:SAMPLE of each run that has it. Raises UsageError where none has."""
-    problem, _, sample = wanted.partition(":")
-    if sample and not sample.isdigit():
-        raise UsageError(f"{wanted}: a sample is a number: PROBLEM:SAMPLE")
-    found = [
-        (run, record)
-        for run in runs
-        for record in run.records
-        if record["problem_id"] == problem and record["sample"] == int(sample or 0)
-    ]
+    problem, _, sample = wanted.rpartition(":")
+    keys = [(wanted, 0)]  # an id may have a colon in it
+    if sample.isdecimal() and len(sample) < 10:
+        keys.append((problem, int(sample)))
+    found = [(run, record) for run in runs for record in run.records if (record["problem_id"], record["sample"]) in keys]
     if not found:
         known = list(dict.fromkeys(record["problem_id"] for run in runs for record in run.records))
-        words = f"there are {', '.join(known[:3])}, ..., {known[-1]}" if known else "nothing has ended there"
-        raise UsageError(f"no trajectory of problem {problem}, sample {sample or 0}; {words}")
+        words = plain(f"there are {', '.join(known[:3])}, ..., {known[-1]}") if known else "nothing has ended there"
+        raise UsageError(f"no trajectory {wanted} (PROBLEM or PROBLEM:SAMPLE); {words}")
     return "\n".join(line for run, record in found for line in _lines(run, record))
 
 
 def _lines(run: Run, record: dict[str, Any]) -> Iterator[str]:
-    yield click.style(f"{run.method}: problem {record['problem_id']}, sample {record['sample']}", bold=True)
+    yield click.style(plain(f"{run.method}: problem {record['problem_id']}, sample {record['sample']}"), bold=True)
     if "error" in record:
         yield click.style(f"failed: {plain(record['error'])}", fg="red")
-    for number, step in enumerate(record["steps"], 1):
+    for number, step in enumerate(record.get("steps", ()), 1):
         yield ""
         if "draft" in step:
             yield click.style(f"{number} small, {step['draft']['tokens']} tokens, rejected{_said(step)}", dim=True)
@@ -47,8 +43,8 @@ def _lines(run: Run, record: dict[str, Any]) -> Iterator[str]:
         )
         yield click.style(_text(step["text"], record), fg=colour)
     yield ""
-    yield click.style(f"answer, after {record.get('stop_reason')}", bold=True)
-    yield _text(record["answer_text"], record)
+    yield click.style(plain(f"answer, after {record.get('stop_reason')}"), bold=True)
+    yield _text(record.get("answer_text", ""), record)
     if "correct" in record:
         right = click.style("right", fg="green") if record["correct"] else click.style("wrong", fg="red")
         yield f"{right}: {plain(str(record['answer']))}, gold {plain(str(record['gold']))}; {record['latency_s']:.2f} s"

@@ -43,6 +43,23 @@ def test_no_mass_on_digits_is_a_score_without_meaning_and_not_an_error() -> None
     assert score.greedy == 0
 
 
+@given(st.lists(st.sampled_from([-math.inf, -1000.0, -700.0, -5.0, 0.0]), min_size=10, max_size=10))
+def test_impossible_digits_leave_a_distribution(logprobs: list[float]) -> None:
+    score = Score.from_logprobs(logprobs)
+    assert sum(score.probabilities) == pytest.approx(1)
+    assert 0 <= score.label_mass <= 1
+
+
+@pytest.mark.parametrize(("rule", "threshold"), [(rule, RANGES[rule].low) for rule in ("greedy", "expected", "p_ge")])
+def test_a_judge_without_mass_on_its_labels_never_accepts(rule: str, threshold: float) -> None:
+    """The mean of ten impossible digits would be 4.5, and one at or above 0 certain."""
+    nothing = Judgement(score=Score.from_logprobs([-1000.0] * 10), likelihood=Likelihood(logprobs=(-0.1,)))
+    assert not Policy(threshold=threshold, score_rule=rule).accepts(nothing)  # type: ignore[arg-type]
+    assert Policy(judge="score+likelihood", threshold=-7, score_rule="min").accepts(nothing)
+    no_words = Judgement(binary=Binary.from_logprobs([-1000.0, -math.inf]))
+    assert not Policy(judge="binary", threshold=0.0, score_rule="p_yes").accepts(no_words)
+
+
 def test_a_tie_goes_to_the_lower_digit() -> None:
     assert Score.from_logprobs([math.log(0.1)] * len(DIGITS)).greedy == 0
 

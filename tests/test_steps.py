@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from sgl_specreason.steps import Step, pieces, read_step, wants_more
 
-TEXT = st.text(alphabet=st.sampled_from("ab.\n <>/think"), max_size=80)
+TEXT = st.text(alphabet=st.sampled_from("ab.\n <>/think\r\x00\u202e\u2028\ufffd\ud800"), max_size=80)
+TAGGED = st.lists(st.sampled_from(["a", "<", "</", "</think>", "think>", "\n", "\n\n"]), max_size=8).map("".join)
 
 
 @given(TEXT)
@@ -29,6 +30,34 @@ def test_a_step_is_a_prefix_that_ends_at_its_first_stop(text: str, tokens: int, 
     ends = [i + len(w) for w in ("\n\n", "</think>") if (i := text.find(w)) >= 0]
     assert len(step.text) == min(ends, default=len(text))
     assert (step.ending in ("blank_line", "think_end")) == bool(ends)
+
+
+@given(TAGGED, TAGGED)
+def test_a_think_tag_may_begin_before_the_step(before: str, text: str) -> None:
+    """The thought ends where it would have ended in one piece, if no blank line comes first."""
+    before = before.replace("</think>", "")
+    if "</think>" in before:
+        return
+    step = read_step(text, 9, "stop", "</think>", before=before)
+    thought, blank = (before + text).find("</think>"), text.find("\n\n")
+    ends = thought >= 0 and (blank < 0 or thought < len(before) + blank)
+    assert (step.ending == "think_end") == ends
+    assert not ends or before + step.text == (before + text)[: thought + len("</think>")]
+    assert text.startswith(step.text)
+
+
+@given(st.lists(st.tuples(TEXT, st.integers(1, 9)), min_size=1), st.integers(0, 30), st.integers(1, 50))
+def test_pieces_that_are_joined_come_to_an_end(said: list[tuple[str, int]], least: int, room: int) -> None:
+    """Whatever is written, blank or not: no longer than there is room, since every piece costs a token."""
+    step, count = None, 0
+    while step is None or wants_more(step, min_step_tokens=least, room=room):
+        text, tokens = said[count % len(said)]
+        piece = read_step(text, min(tokens, room), "length", "</think>")
+        step = step.joined(piece) if step else piece
+        room -= piece.tokens
+        count += 1
+    assert room >= 0
+    assert count <= 50
 
 
 def test_a_think_tag_before_a_blank_line_ends_the_thought() -> None:
