@@ -1,7 +1,6 @@
 """Owns what every figure here shares: run folders in, one style, the conditions under it, SVG and PNG out."""
 
 import io
-import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from sgl_specreason.errors import SpecReasonError, UsageError
+from sgl_specreason.command import Command
+from sgl_specreason.errors import UsageError
 from sgl_specreason.summary import Run, differing, load_runs
 
 plt.style.use(Path(__file__).with_name("specreason.mplstyle"))
@@ -26,8 +26,18 @@ COLOURS = {
     "specreason": "#0072B2",
     "random": "#D55E00",
     "always": "#CC79A7",
+    "base+decode": "#666666",
+    "specreason+decode": "#56B4E9",
 }
-MARKS = {"base": "s", "small": "^", "specreason": "o", "random": "X", "always": "D"}
+MARKS = {
+    "base": "s",
+    "small": "^",
+    "specreason": "o",
+    "random": "X",
+    "always": "D",
+    "base+decode": "P",
+    "specreason+decode": "h",
+}
 PARTS = {
     "draft": "#E69F00",
     "judge": "#56B4E9",
@@ -86,27 +96,43 @@ def caption(figure: Figure, runs: Sequence[Run], *more: str) -> None:
 
 
 def save(figure: Figure, out: Path) -> list[Path]:
-    """Writes `out` as SVG and as PNG. Raises UsageError if it cannot."""
-    files = [out.with_suffix(".svg"), out.with_suffix(".png")]
+    """Writes `out` as SVG and as PNG: both, or neither. Raises UsageError if it cannot."""
+    files = named(out)
+    contents = [svg(figure), _saved(figure, "png")]
+    written: list[Path] = []
     try:
-        for file in files:
-            figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+        for file, content in zip(files, contents, strict=True):
+            with file.open("wb") as stream:
+                written.append(file)
+                stream.write(content)
     except OSError as error:
+        for file in written:
+            file.unlink(missing_ok=True)
         raise UsageError(f"-o {out}: cannot be written: {error.strerror}") from None
-    plt.close(figure)
     return files
+
+
+def named(out: Path) -> list[Path]:
+    """The two files that `-o` stands for. Raises UsageError for a name with another ending, or with none at all."""
+    if out.name in ("", "..") or out.suffix not in ("", ".svg", ".png"):
+        raise UsageError(f"-o {out}: .svg and .png are written; give a name with one of these endings, or without one")
+    return [out.with_suffix(".svg"), out.with_suffix(".png")]
 
 
 def svg(figure: Figure) -> bytes:
     """The figure as an SVG file's content."""
+    return _saved(figure, "svg", {"Date": None})
+
+
+def _saved(figure: Figure, kind: str, metadata: dict[str, None] | None = None) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
+    figure.savefig(file, format=kind, metadata=metadata)
     plt.close(figure)
     return file.getvalue()
 
 
-def options(command: Callable[..., None]) -> Callable[..., None]:
-    """What every script takes: RUN..., -o and --force."""
+def script(command: Callable[..., None]) -> Command:
+    """A script's main function as a command with what every one of them takes: RUN..., -o and --force."""
     for option in (
         click.option("--force", is_flag=True, help="Draw runs of different conditions together."),
         click.option(
@@ -120,14 +146,11 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
         click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN..."),
     ):
         command = option(command)
-    return command
+    return click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})(command)
 
 
 def draw(figure: Callable[..., Figure], runs: Sequence[Path], out: Path, *, force: bool, **settings: Any) -> None:
-    """Reads the folders, draws, saves and says where; bad input is one line and exit code 2."""
-    try:
-        for file in save(figure(read(runs, force=force), **settings), out):
-            click.echo(file)
-    except SpecReasonError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+    """Reads the folders, draws, saves and says where."""
+    named(out)
+    for file in save(figure(read(runs, force=force), **settings), out):
+        click.echo(file)

@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
-from drawing import caption, draw, options
+from drawing import caption, draw, script
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sgl_specreason.calibrate import Judged, acceptance, auroc, judged_drafts
 from sgl_specreason.errors import UsageError
+from sgl_specreason.policy import is_alone
 from sgl_specreason.score import ScoreRule
 from sgl_specreason.summary import Run
 
@@ -29,7 +29,7 @@ def judge(runs: Sequence[Run]) -> Figure:
 
     Of all digit judgements of these runs together. Raises UsageError where there are none.
     """
-    judging = [run for run in runs if run.method not in ("base", "small")]
+    judging = [run for run in runs if not is_alone(run.method)]
     drafts = [draft for run in judging for draft in judged_drafts(run) if "digits" in draft.said]
     if not drafts:
         raise UsageError("these runs hold no judgement by digits")
@@ -91,8 +91,7 @@ def _wilson(share: float, count: int) -> tuple[float, float]:
     return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@options
+@script
 def main(runs: tuple[Path, ...], out: Path, force: bool, **settings: Any) -> None:
     """Draws what the judge's digits are worth, from the judgements that the runs recorded."""
     draw(judge, runs, out, force=force, **settings)

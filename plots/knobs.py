@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from drawing import COLOURS, MARKS, caption, draw, finished, options
+from drawing import COLOURS, MARKS, caption, draw, finished, script
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from sgl_specreason.errors import UsageError
-from sgl_specreason.policy import ALONE
+from sgl_specreason.policy import ALONE, is_alone
 from sgl_specreason.summary import Run
 from sgl_specreason.summary import knobs as told_apart
 
@@ -49,7 +49,7 @@ def knobs(runs: Sequence[Run], *, knob: str | None = None) -> Figure:
         if knob in values:
             others = ", ".join(f"{key}={value}" for key, value in values.items() if key != knob)
             lines.setdefault((run.method, others), []).append((values[knob], run))
-        elif run.method in ("base", "small") and knob not in ALONE:
+        elif is_alone(run.method) and knob not in ALONE:
             levels.append(run)
     figure, panels = plt.subplots(len(ROWS), 1, figsize=(3.4, 4.6), sharex=True)
     ticks = sorted({value for points in lines.values() for value, _ in points}, key=lambda v: (str(type(v)), v))
@@ -84,9 +84,8 @@ def knobs(runs: Sequence[Run], *, knob: str | None = None) -> Figure:
     return figure
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--knob", metavar="SETTING", help="What to draw over.  [default: the only setting that differs]")
-@options
+@script
 def main(runs: tuple[Path, ...], out: Path, force: bool, **settings: Any) -> None:
     """Draws accuracy, latency and the share of steps by small over one setting: threshold, first_n, budget_tokens, drafts, ...
 

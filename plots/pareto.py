@@ -7,17 +7,19 @@ import tomllib
 from collections.abc import Callable, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import click
 import numpy as np
-from drawing import COLOURS, MARKS, caption, draw, finished, options
+from drawing import COLOURS, MARKS, caption, draw, finished, script
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sgl_specreason.errors import UsageError
+from sgl_specreason.shapes import flaw
 from sgl_specreason.summary import Run, knobs
+from sgl_specreason.transcript import plain
 
 AXES: dict[str, tuple[str, Callable[[dict[str, Any]], float]]] = {
     "latency": ("mean latency, s", lambda summary: summary["latency_mean_s"]),
@@ -27,6 +29,21 @@ AXES: dict[str, tuple[str, Callable[[dict[str, Any]], float]]] = {
     ),
     "base-tokens": ("thinking tokens by base per trajectory", lambda s: s["tokens_base"] / s["trajectories"]),
 }
+
+
+class Point(TypedDict):
+    """One of a publication, in the units of the figure."""
+
+    label: str
+    x: float
+    accuracy: float
+
+
+class Published(TypedDict):
+    """What --published reads."""
+
+    source: str
+    points: list[Point]
 
 
 def pareto(runs: Sequence[Run], *, x: str = "latency", published: Path | None = None) -> Figure:
@@ -125,17 +142,19 @@ def _overlay(axes: Axes, file: Path) -> None:
     """Points of a publication: `source`, and [[points]] with label, x and accuracy (%) in the units of this figure."""
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
-        found = [(point["x"], point["accuracy"], point["label"]) for point in table["points"]]
-        source = table["source"]
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise UsageError(f"--published {file}: wants source and [[points]] with label, x, accuracy: {error}") from None
+        wrong = flaw(table, Published)
+    except (OSError, ValueError, RecursionError) as error:
+        wrong = str(error)
+    if wrong is not None:
+        raise UsageError(f"--published {file}: wants source and [[points]] with label, x, accuracy: {wrong}")
+    found = [(point["x"], point["accuracy"], plain(point["label"])) for point in table["points"]]
+    label = f"published: {plain(table['source'])}"
     axes.autoscale(True)
-    axes.plot([x for x, _, _ in found], [y for _, y, _ in found], "*", color="#009E73", label=f"published: {source}")
+    axes.plot([x for x, _, _ in found], [y for _, y, _ in found], "*", color="#009E73", label=label)
     for x, y, label in found:
         axes.annotate(label, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--x", type=click.Choice(list(AXES)), default="latency", show_default=True, help="What it costs.")
 @click.option(
     "--published",
@@ -143,7 +162,7 @@ def _overlay(axes: Axes, file: Path) -> None:
     metavar="FILE.toml",
     help="Points of a publication to draw, too: source, and [[points]] with label, x, accuracy.",
 )
-@options
+@script
 def main(runs: tuple[Path, ...], out: Path, force: bool, **settings: Any) -> None:
     """Draws accuracy against cost: one curve per method over its knob, baselines as points, what is beaten shaded.
 

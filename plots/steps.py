@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
-from drawing import COLOURS, PARTS, caption, draw, options
+from drawing import COLOURS, PARTS, caption, draw, script
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -118,8 +117,7 @@ def _stacked(axes: Axes, rows: dict[str, dict[str, float]], colours: dict[str, s
     axes.legend(**ABOVE)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@options
+@script
 def main(runs: tuple[Path, ...], out: Path, force: bool, **settings: Any) -> None:
     """Draws who wrote which step, whose tokens were thrown away, and where wall time went."""
     draw(steps, runs, out, force=force, **settings)

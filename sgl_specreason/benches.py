@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sgl_specreason.catalog import Bench
 from sgl_specreason.errors import UsageError
+from sgl_specreason.shapes import flaw
 
 DATA_VARIABLE = "SPECREASON_DATA"
 LETTERS = "ABCDEFGHIJ"
@@ -59,6 +60,9 @@ def load_rows(bench: Bench, data: Path | None = None) -> Rows:
     if data is not None:
         raw, origin = _read_jsonl(data), str(data)
     elif bench.source.generator:
+        if bench.source.generator not in GENERATORS:
+            words = f"no generator {bench.source.generator!r}; there are {', '.join(GENERATORS)}"
+            raise UsageError(f"bench {bench.name}: {words}")
         raw, origin = GENERATORS[bench.source.generator](bench.source.rows or 200), "generated"
     elif bench.source.hub:
         raw, origin = _read_hub(bench), f"hub {bench.source.hub} at {bench.source.revision or 'its newest revision'}"
@@ -108,8 +112,10 @@ def _field(bench: Bench, where: str, item: dict[str, Any], name: str) -> str:
 
 def _text(where: str, item: dict[str, Any], column: str, what: str) -> str:
     value = item.get(column)
-    if not isinstance(value, str | int) or str(value).strip() == "":
+    if value is None or value == "" or str(value).isspace():
         raise UsageError(f"{where}: no {column!r} (the bench's {what}) in this row")
+    if wrong := flaw(value, str | int, column):
+        raise UsageError(f"{where}: {wrong} (the bench's {what})")
     return str(value)
 
 
@@ -117,17 +123,23 @@ def _read_jsonl(path: Path) -> list[tuple[str, Any]]:
     import jsonlines
 
     rows: list[tuple[str, Any]] = []
+    number = 0
+
+    def lines(file: Iterable[str]) -> Iterator[str]:
+        nonlocal number
+        for number, line in enumerate(file, 1):  # noqa: B007
+            yield line
+
     try:
-        with jsonlines.open(path) as reader:
-            while True:
-                try:
-                    rows.append((f"{path}:{len(rows) + 1}", reader.read(skip_empty=True)))
-                except EOFError:
-                    return rows
-    except jsonlines.InvalidLineError as error:
-        raise UsageError(f"{path}:{error.lineno}: not a JSON line: {error.args[0]}") from None
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open(encoding="utf-8-sig") as file:
+            for row in jsonlines.Reader(lines(file), loads=json.loads).iter(skip_empty=True):
+                rows.append((f"{path}:{number}", row))
+    except (jsonlines.InvalidLineError, RecursionError) as error:
+        words = "nested too deep" if isinstance(error, RecursionError) else error.args[0]
+        raise UsageError(f"{path}:{number}: not a JSON line: {words}") from None
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None
+    return rows
 
 
 def _read_hub(bench: Bench) -> list[tuple[str, Any]]:

@@ -5,20 +5,35 @@ Knows nothing of engines, rows or command lines.
 
 import difflib
 import itertools
+import math
+import re
 import tomllib
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.paths import find
 from sgl_specreason.policy import Author, Policy
 from sgl_specreason.score import JUDGES, RANGES
+from sgl_specreason.shapes import Within, flaw
 
 Kind = Literal["benches", "pairs", "presets", "sweeps"]
 Grader = Literal["math", "integer", "letter", "number"]
 SINGULAR: dict[Kind, str] = {"benches": "bench", "pairs": "pair", "presets": "preset", "sweeps": "sweep"}
 BUNDLED = Path(__file__).parent / "demo" / "models"
+FIELDS = ("id", "problem", "answer", "wrong")
+OUR_ARGUMENTS = ("--model-path", "--model", "--port", "--api-key")
+MOST_POINTS = 1000
+NAME_BYTES = 64
+_NAME = re.compile(r"[^\W_][\w.+-]*")  # it becomes a part of folders' names
+Positive = Annotated[int, Within(1)]
+POLICY: dict[str, Any] = {
+    name: str if get_origin(hint) is Literal else hint for name, hint in get_type_hints(Policy).items()
+}
+"""The type of each setting; which words it may be, and in what range, Policy itself knows."""
+Columns = Annotated[list[str], Within(1, 9)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +49,7 @@ class Source:
     configs: list[str] = field(default_factory=list)
     split: str = "test"
     revision: str | None = None
-    rows: int | None = None
+    rows: Annotated[int, Within(1, 10_000)] | None = None
     gated: bool = False
 
 
@@ -52,9 +67,9 @@ class Bench:
     source: Source
     prompt: str
     grader: Grader
-    samples: int = 1
-    concurrency: int = 1
-    fields: dict[str, list[str]] = field(default_factory=dict)
+    samples: Positive = 1
+    concurrency: Positive = 1
+    fields: dict[str, Columns] = field(default_factory=dict)
     private: bool = False
     policy: dict[str, Any] = field(default_factory=dict)
 
@@ -67,9 +82,9 @@ class Pair:
     title: str
     base: str
     small: str
-    gpu_gb: int = 0
+    gpu_gb: Annotated[int, Within(0)] = 0
     trust_remote_code: bool = False
-    max_total_tokens: dict[str, int] = field(default_factory=dict)
+    max_total_tokens: dict[str, Positive] = field(default_factory=dict)
     args: dict[str, list[str]] = field(default_factory=dict)
 
     def model(self, role: Author) -> str:
@@ -95,7 +110,7 @@ class Sweep:
 
     name: str
     title: str
-    grid: dict[str, list[Any]]
+    grid: dict[str, Annotated[list[Any], Within(1)]]
     methods: list[str] = field(default_factory=lambda: ["base", "specreason"])
 
     def points(self) -> list[dict[str, Any]]:
@@ -111,24 +126,39 @@ def names(kind: Kind) -> list[str]:
 def load_bench(name: str) -> Bench:
     """The bench `name`, or the file that a path ending in .toml names. Raises UsageError with the nearest names."""
     path, table = _read("benches", name)
-    source = table.pop("source", {})
+    source: Source = _build(Source, path, table.pop("source", {}), "source.")
     columns = table.get("fields", {})
-    table["fields"] = {name: [found] if isinstance(found, str) else found for name, found in columns.items()}
-    bench: Bench = _build(Bench, path, table, source=_build(Source, path, source))
-    if bench.grader not in get_args(Grader):
-        raise UsageError(f"{path}: grader = {bench.grader!r}: one of {', '.join(get_args(Grader))}")
+    if isinstance(columns, dict):
+        table["fields"] = {name: [found] if isinstance(found, str) else found for name, found in columns.items()}
+    bench: Bench = _build(Bench, path, table, source=source)
+    _known(path, bench.fields, FIELDS, "fields.")
+    _known(path, bench.policy, POLICY, "policy.")
     return bench
 
 
 def load_pair(name: str) -> Pair:
     """The pair `name`, or a user's file. Raises UsageError with the nearest names."""
-    pair: Pair = _build(Pair, *_read("pairs", name))
+    path, table = _read("pairs", name)
+    pair: Pair = _build(Pair, path, table)
+    _known(path, pair.args, get_args(Author), "args.")
+    _known(path, pair.max_total_tokens, get_args(Author), "max_total_tokens.")
+    for role, words in pair.args.items():
+        if taken := [word for word in words if word.partition("=")[0] in OUR_ARGUMENTS]:
+            raise UsageError(f"{path}: args.{role}: {taken[0]} is not for a pair to set")
+    bundled = sorted(folder.name for folder in BUNDLED.iterdir() if folder.is_dir())
+    for model in (pair.base, pair.small):
+        if model.startswith("bundled:") and model.removeprefix("bundled:") not in bundled:
+            raise UsageError(
+                f"{path}: no model {model!r}; there are {', '.join(f'bundled:{name}' for name in bundled)}"
+            )
     return pair
 
 
 def load_preset(name: str) -> Preset:
     """The preset `name`, or a user's file. Raises UsageError with the nearest names."""
-    preset: Preset = _build(Preset, *_read("presets", name))
+    path, table = _read("presets", name)
+    preset: Preset = _build(Preset, path, table)
+    _known(path, preset.policy, POLICY, "policy.")
     return preset
 
 
@@ -136,14 +166,11 @@ def load_sweep(name: str) -> Sweep:
     """The sweep `name`, or a user's file. Raises UsageError with the nearest names."""
     path, table = _read("sweeps", name)
     sweep: Sweep = _build(Sweep, path, table)
-    known = [item.name for item in fields(Policy)]
-    for key, values in sweep.grid.items():
-        if key not in known:
-            raise UsageError(f"{path}: unknown policy setting {key!r}{nearest(key, sorted(known))}")
-        if not isinstance(values, list) or not values:
-            raise UsageError(f"{path}: grid.{key}: a list of values is wanted")
+    _known(path, sweep.grid, POLICY, "grid.")
     if not sweep.grid:
         raise UsageError(f"{path}: grid has no settings")
+    if (points := math.prod(map(len, sweep.grid.values()))) > MOST_POINTS:
+        raise UsageError(f"{path}: grid has {points} points; {MOST_POINTS} are the most")
     return sweep
 
 
@@ -153,12 +180,13 @@ def build_policy(*layers: dict[str, Any]) -> Policy:
     A layer that asks for another judge, or for a rule with another range, without saying more, gets the rule and the
     threshold that go with it and not those of an earlier layer.
     """
-    known = {item.name for item in fields(Policy)}
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
-            if key not in known:
-                raise UsageError(f"unknown policy setting {key!r}{nearest(key, sorted(known))}")
+            if key not in POLICY:
+                raise UsageError(f"unknown policy setting {key!r}{nearest(key, sorted(POLICY))}")
+            if wrong := flaw(value, POLICY[key], key):
+                raise UsageError(wrong)
             merged[key] = value
         rules = JUDGES.get(merged.get("judge", "score"), ())
         if "judge" in layer and "score_rule" not in layer and merged.get("score_rule", "greedy") not in rules:
@@ -185,17 +213,39 @@ def _read(kind: Kind, name: str) -> tuple[Path, dict[str, Any]]:
         raise UsageError(f"no {SINGULAR[kind]} named {name!r}{nearest(name, known)}")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError:
+        raise UsageError(f"{path}: cannot be read: it is nested too deep") from None
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # TOMLDecodeError is one, and so are bytes that are no text and NUL in a path
         raise UsageError(f"{path}: cannot be read: {error}") from None
-    return path, {"name": path.stem, **table}
+    table = {"name": path.stem, **table}
+    named = table["name"]
+    if isinstance(named, str) and (not _NAME.fullmatch(named) or len(named.encode()) > NAME_BYTES):
+        raise UsageError(
+            f"{path}: name = {named[:100]!r}: wants letters, digits and . _ + - only, a letter or digit first, and at most "
+            f"{NAME_BYTES} bytes (the file's own name where it gives none)"
+        )
+    return path, table
 
 
-def _build(cls: type[Any], path: Path, table: dict[str, Any], **ready: Any) -> Any:
-    known = {item.name for item in fields(cls)}
+def _build(cls: type[Any], path: Path, table: Any, prefix: str = "", **ready: Any) -> Any:
+    """A `cls` of the file's table, each key checked against its field's annotation. Raises UsageError that names file and key."""
+    if wrong := flaw(table, dict[str, Any], prefix.rstrip(".")):
+        raise UsageError(f"{path}: {wrong}")
+    hints = get_type_hints(cls, include_extras=True)
+    _known(path, table, hints, prefix)
+    for item in fields(cls):
+        if item.name in table:
+            if wrong := flaw(table[item.name], hints[item.name], prefix + item.name):
+                raise UsageError(f"{path}: {wrong}")
+        elif item.name not in ready and item.default is MISSING and item.default_factory is MISSING:
+            raise UsageError(f"{path}: {prefix}{item.name} is missing")
+    return cls(**table, **ready)
+
+
+def _known(path: Path, table: Collection[str], known: Collection[str], prefix: str) -> None:
     for key in table:
         if key not in known:
-            raise UsageError(f"{path}: unknown key {key!r}{nearest(key, sorted(known))}")
-    try:
-        return cls(**table, **ready)
-    except TypeError as error:
-        raise UsageError(f"{path}: {str(error).split(') ')[-1].split('() ')[-1]}") from None
+            raise UsageError(f"{path}: unknown key {prefix + key!r}{nearest(key, sorted(known))}")

@@ -39,6 +39,10 @@ class Access:
     request_timeout_s: float
     patience_s: float
 
+    def __post_init__(self) -> None:
+        if self.api_key and not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise UsageError("--api-key: has characters that no HTTP header can hold: printable ASCII is wanted")
+
 
 def run(plan: Plan, *, out: Path, resume: Path | None, access: Access, interruption: Interruption, say: Say) -> Path:
     """Runs every variant of the plan. Returns the folder with everything.

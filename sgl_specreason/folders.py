@@ -1,5 +1,6 @@
 """Owns which folders a plan's runs are written to: new ones, or those of the run to go on with. Knows no engines."""
 
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from sgl_specreason.plan import Plan, Variant
 
 def settled(plan: Plan, resume: Path | None) -> tuple[Plan, dict[str, float]]:
     """The plan with the concurrency that the run to go on with has measured, and what it measured (tokens/s)."""
-    if resume is None or plan.concurrency != "auto" or not resume.is_dir() or _is_untouched(plan, resume):
+    if resume is None or plan.concurrency != "auto" or not os.path.isdir(resume) or _is_untouched(plan, resume):
         return plan, {}
     config = next(iter(records.begun_runs(resume).values()))
     return replace(plan, concurrency=config["settings"]["concurrency"]), config.get("tokens_per_s_by_concurrency", {})
@@ -23,7 +24,7 @@ def folders_of(plan: Plan, out: Path, resume: Path | None) -> tuple[Path, dict[V
     """
     if resume is None:
         top = records.fresh_folder(out, plan.name(plan.variants))
-    elif resume.is_dir():
+    elif os.path.isdir(resume):
         top = resume
     else:
         raise UsageError(f"--resume {resume}: no such run folder")

@@ -1,5 +1,6 @@
 """Owns the choice of the two models and of how their engines are started on this machine. Starts nothing itself."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from sgl_specreason.plan import Options
 
 ROLES: tuple[Author, ...] = ("small", "base")
+LONGEST_PART = 48
 
 
 def engines_for(options: "Options", bench: Bench) -> tuple[Pair, tuple[EngineSpec, ...], str]:
@@ -27,7 +29,7 @@ def engines_for(options: "Options", bench: Bench) -> tuple[Pair, tuple[EngineSpe
         if options.pair:
             raise UsageError("give --pair or --base-model and --small-model, not both")
         pair = Pair(
-            name=f"{short_name(options.base_model)}+{short_name(options.small_model)}",
+            name="+".join(map(_part, (options.base_model, options.small_model))),
             title="given models",
             base=options.base_model,
             small=options.small_model,
@@ -74,6 +76,11 @@ def _spec(pair: Pair, role: Author, *, on_gpu: bool) -> EngineSpec:
     # SGLang takes priorities with its own order of requests only
     priority = () if "--schedule-policy" in args else ("--enable-priority-scheduling",)
     return EngineSpec(role=role, model=pair.model(role), args=(*args, *priority, *trust), env=env)
+
+
+def _part(model: str) -> str:
+    """What of a model's name can stand in a folder's name."""
+    return re.sub(r"[^\w.+-]", "_", short_name(model), flags=re.ASCII)[:LONGEST_PART]
 
 
 def short_name(model: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from sgl_specreason import catalog, gpus
 from sgl_specreason.benches import Row, Rows, load_rows
@@ -17,11 +18,12 @@ from sgl_specreason.errors import RecordError, UsageError
 from sgl_specreason.knee import MOST
 from sgl_specreason.pairs import ROLES, engines_for, short_name
 from sgl_specreason.policy import DEFAULT_METHODS, METHODS, Author, Method, Policy, plain, policy_of
-from sgl_specreason.prompts import ChatFormat, PromptSet, load_prompts
+from sgl_specreason.prompts import PLACEHOLDERS, ChatFormat, PromptSet, load_prompts
 from sgl_specreason.records import digest
 from sgl_specreason.summary import load_runs
 from sgl_specreason.trajectory import Texts, Trajectory, sampling_seed
 
+MOST_WORKERS = 4096
 PACKAGES = ("sgl-specreason", "sglang", "torch", "transformers", "flashinfer-python", "math-verify")
 
 
@@ -186,10 +188,17 @@ def resolve(options: Options) -> Plan:
     if options.limit is not None:
         _positive("limit", options.limit, 1)
     prompts = load_prompts(options.prompts)
-    if bench.prompt not in prompts.templates:
-        raise UsageError(f"bench {bench.name}: no prompt named {bench.prompt!r}")
+    shown = {"problem", "choices"} if "wrong" in bench.fields else {"problem"}
+    fitting = [name for name, words in PLACEHOLDERS.items() if set(words) == shown]
+    if bench.prompt not in fitting:
+        raise UsageError(
+            f"bench {bench.name}: prompt = {bench.prompt!r}: for its fields it must be {' or '.join(fitting)}"
+        )
     if (options.base_url is None) != (options.small_url is None):
         raise UsageError("--base-url and --small-url go together: give both or neither")
+    for option, url in (("--base-url", options.base_url), ("--small-url", options.small_url)):
+        if url is not None and not _is_url(url):
+            raise UsageError(f"{option} {url}: must be http://HOST:PORT or https://HOST:PORT")
     pair, specs, hardware = engines_for(options, bench)
     rows = load_rows(bench, options.data)
     return Plan(
@@ -228,6 +237,15 @@ def _decode(options: Options, variants: tuple[Variant, ...], *, starts: bool) ->
     if not starts and len(kinds) > 1:
         raise UsageError("a running base speculates or does not: methods with +decode and others are two runs then")
     return Decode(**given)  # type: ignore[arg-type]
+
+
+def _is_url(text: str) -> bool:
+    """Whether it can be the address of a server."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and text.isprintable()
+    except ValueError:
+        return False
 
 
 def versions() -> dict[str, str]:
@@ -277,9 +295,12 @@ def _concurrency(value: int | str | None, default: int) -> int | Literal["auto"]
     if value == "auto":
         return "auto"
     try:
-        return _positive("concurrency", None if value is None else int(value), default)
+        level = _positive("concurrency", None if value is None else int(value), default)
     except ValueError:
         raise UsageError(f"--concurrency {value}: neither a whole number nor auto") from None
+    if level > MOST_WORKERS:
+        raise UsageError(f"--concurrency {level}: must be at most {MOST_WORKERS}")
+    return level
 
 
 def _positive(name: str, value: int | None, default: int) -> int:

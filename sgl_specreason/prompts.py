@@ -5,6 +5,7 @@ else is special. A file's last newline is not part of its text.
 """
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,7 +39,7 @@ class Tokenizer(Protocol):
 class Template:
     """One file of `prompts/`, checked: it has the placeholders its call needs and no others.
 
-    Raises UsageError that names the file and the placeholder.
+    A placeholder is a name and nothing else: it is looked up, never run. Raises UsageError that names file and placeholder.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Template:
         for name in wanted:
             if not re.search(r"\{\{\s*" + name + r"\s*\}\}", self.text):
                 raise UsageError(f"{self.source}: the placeholder {{{{{name}}}}} is missing")
-        if self.name.endswith("_answer") and not self.text.endswith("}}"):
+        if self.name.endswith("_answer") and not re.search(r"\{\{\s*" + wanted[0] + r"\s*\}\}\Z", self.text):
             raise UsageError(f"{self.source}: {{{{{wanted[0]}}}}} must be the last thing in the file")
 
     @property
@@ -88,7 +89,7 @@ def load_prompts(folder: Path | None = None) -> PromptSet:
     Raises UsageError for a missing folder or file, and for bad placeholders.
     """
     where = folder or find("prompts")
-    if not where.is_dir():
+    if not os.path.isdir(where):
         raise UsageError(f"--prompts {where}: no such folder")
     templates = {}
     for name in PLACEHOLDERS:

@@ -250,7 +250,7 @@ def begun_runs(top: Path) -> dict[Path, dict[str, Any]]:
     is no run folder at all.
     """
     if not os.path.isdir(top):
-        raise RecordError(f"{top}: no such folder")
+        raise RecordError(f"{top}: not a run folder: there is no such folder")
     found = {}
     for file in [top / CONFIG, *sorted(top.glob(f"*/{CONFIG}"))]:
         if file.exists():

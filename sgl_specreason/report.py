@@ -4,7 +4,7 @@ Example: python -m sgl_specreason.report runs/math500-specreason-* runs/math500-
 """
 
 import json
-import sys
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +12,13 @@ from typing import Any
 
 import click
 
-from sgl_specreason.errors import SpecReasonError, UsageError
-from sgl_specreason.records import rewrite_summary, strict
+from sgl_specreason.command import Command
+from sgl_specreason.errors import UsageError
+from sgl_specreason.records import CONFIG, rewrite_summary, strict
 from sgl_specreason.rescore import rescored
 from sgl_specreason.summary import Run, against_base, differing, knobs, load_runs
 from sgl_specreason.table import comparison
+from sgl_specreason.transcript import plain, transcript
 
 
 def written(folder: Path) -> list[Run]:
@@ -40,7 +42,7 @@ def written(folder: Path) -> list[Run]:
     return runs
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option("--force", is_flag=True, help="Show runs of different conditions together, the differences beside them.")
 @click.option("--rescore", is_flag=True, help="Grade the stored answers again first, and write what changed.")
@@ -71,34 +73,43 @@ def main(runs: tuple[Path, ...], out: Path | None, show: bool, html: bool, **opt
 
     A folder with several methods counts as its runs. Needs no engine.
     """
-    try:
-        if show:
-            click.echo(_trajectory(runs))
-        elif html:
-            if out is None:
-                raise UsageError("--html wants a file to write: -o page.html")
-            _write(out, _page(runs, **options))
-            click.echo(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
-        else:
-            text, markdown = _report(runs, **options)
-            if out is not None:
-                _write(out, markdown)
-            click.echo(text, nl=False)
-    except SpecReasonError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+    forms = {"--show": show, "--html": html, "--calibrate": options["calibrate"], "--json": options["as_json"]}
+    if len(asked := [name for name, given in forms.items() if given]) > 1:
+        raise UsageError(f"give one of {' and '.join(asked)}")
+    if html and out is None:
+        raise UsageError("--html wants a file to write: -o page.html")
+    if out is not None:
+        _check_free(out)
+    if show:
+        click.echo(_trajectory(runs))
+    elif html and out is not None:
+        _write(out, _page(runs, **options))
+        click.echo(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
+    else:
+        text, markdown = _report(runs, **options)
+        if out is not None:
+            _write(out, markdown)
+        click.echo(plain(text), nl=False)
+
+
+def _check_free(out: Path) -> None:
+    """Raises UsageError where `out` cannot be written, or is a run's own."""
+    if not os.path.isdir(out.parent):
+        raise UsageError(f"-o {out}: cannot be written: there is no folder {out.parent}")
+    if os.path.isdir(out):
+        raise UsageError(f"-o {out}: is a folder")
+    if out.exists() and (out.parent / CONFIG).exists() and out.suffix in (".json", ".jsonl"):
+        raise UsageError(f"-o {out}: is the run's own; give another name")
 
 
 def _write(out: Path, text: str) -> None:
     try:
-        out.write_text(text, encoding="utf-8")
+        out.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
-        raise UsageError(f"--out {out}: cannot be written: {error.strerror}") from None
+        raise UsageError(f"-o {out}: cannot be written: {error.strerror}") from None
 
 
 def _trajectory(words: Sequence[Path]) -> str:
-    from sgl_specreason.transcript import transcript
-
     if len(words) != 2:
         raise UsageError("--show wants a run folder and a problem: --show RUN PROBLEM[:SAMPLE]")
     return transcript(load_runs(words[0]), str(words[1]))

@@ -21,14 +21,14 @@ class Within:
     high: float = math.inf
 
 
-def flaw(value: Any, shape: Any) -> str | None:
-    """What keeps `value` from being a `shape`, in words; None where it is one.
+def flaw(value: Any, shape: Any, name: str = "") -> str | None:
+    """What keeps `value`, the one called `name`, from being a `shape`, in words; None where it is one.
 
-    `shape` is built of str, bool, int, float (both finite and not huge), None, Any, Literal, |, list, dict[str, ...], TypedDict and
-    Annotated with Within or with a further shape. A TypedDict's unknown keys are not looked at.
+    `shape` is built of str, bool, int, float (both finite and not huge), None, Any, Literal, |, list, dict[str, ...], TypedDict
+    and Annotated with Within or with a further shape. A TypedDict's unknown keys are not looked at.
     """
     found = _checker(shape)(value)
-    return None if found is None else found.lstrip(" =.")
+    return None if found is None else (name + found).lstrip(" =.:")
 
 
 @cache

@@ -18,7 +18,9 @@ def transcript(runs: list[Run], wanted: str) -> str:
     keys = [(wanted, 0)]  # an id may have a colon in it
     if sample.isdecimal() and len(sample) < 10:
         keys.append((problem, int(sample)))
-    found = [(run, record) for run in runs for record in run.records if (record["problem_id"], record["sample"]) in keys]
+    found = [
+        (run, record) for run in runs for record in run.records if (record["problem_id"], record["sample"]) in keys
+    ]
     if not found:
         known = list(dict.fromkeys(record["problem_id"] for run in runs for record in run.records))
         words = plain(f"there are {', '.join(known[:3])}, ..., {known[-1]}") if known else "nothing has ended there"
