@@ -22,8 +22,9 @@ from sgl_specreason.trajectory import Texts
 from sgl_specreason.transport import Failure, Transport
 
 CONTROL = ("<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>")
-FIRST_CONTROL = 0x110000
+FIRST_CONTROL = 0x10FF00  # the last characters that there are, which nobody writes
 OTHER = 0x200000  # what the ids of the other vocabulary are off by
+_WORDS = {FIRST_CONTROL + number: word for number, word in enumerate(CONTROL)}
 _CONTROL = re.compile("|".join(map(re.escape, CONTROL)) + "|.", re.DOTALL)
 
 
@@ -37,7 +38,7 @@ class TagTokenizer:
         return [self._token(word) for word in _CONTROL.findall(text)]
 
     def decode(self, token_ids: list[int]) -> str:
-        return "".join(self._word(token - self.off) for token in token_ids)
+        return "".join(map(chr, [token - self.off for token in token_ids])).translate(_WORDS)
 
     def get_vocab(self) -> dict[str, int]:
         return {"a": ord("a") + self.off} | self.get_added_vocab()
@@ -54,13 +55,11 @@ class TagTokenizer:
         return [ord(letter) + self.off for letter in text]
 
     def controls(self, token_ids: list[int]) -> tuple[str, ...]:
-        return tuple(self._word(token - self.off) for token in token_ids if token - self.off >= FIRST_CONTROL)
+        first = FIRST_CONTROL + self.off
+        return tuple(_WORDS[token - self.off] for token in token_ids if token >= first)
 
     def _token(self, word: str) -> int:
         return self.off + (FIRST_CONTROL + CONTROL.index(word) if word in CONTROL else ord(word))
-
-    def _word(self, token: int) -> str:
-        return CONTROL[token - FIRST_CONTROL] if token >= FIRST_CONTROL else chr(token)
 
 
 FRAME = ("<|user|>", "<|end|>", "<|assistant|>", "<think>")
@@ -136,7 +135,7 @@ def answered(reply: str | list[float | None], payload: dict[str, Any], tokenizer
 
 def likely(token: int) -> float | None:
     """Everybody finds "#" unlikely and "%" impossible, which JSON says with null."""
-    letter = chr(token % OTHER) if token % OTHER < FIRST_CONTROL else ""
+    letter = chr(token % OTHER)
     return None if letter == "%" else -12.0 if letter == "#" else -0.5
 
 
