@@ -1,6 +1,6 @@
 """Owns one SGLang server as a backend of the programs: one-request `select`, aborts, the account of each request.
 
-Knows nothing of steps, scores or policies. For states that run in the caller's thread (`program.fork`): an exception
+Knows nothing of steps, scores or policies. For states that run in the caller's thread (`states.fork`): an exception
 inside one of the frontend's own threads would leave every later `s += ...` waiting for ever (SGLang 0.5.23).
 """
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import sglang as sgl
-from sglang.lang.interpreter import ProgramState, StreamExecutor
+from sglang.lang.interpreter import ProgramState
 from sglang.lang.ir import SglGen
 
 from sgl_specreason.ahead import Ahead, Ticket, writing_ahead
@@ -16,6 +16,7 @@ from sgl_specreason.endpoint import Endpoint, written
 from sgl_specreason.errors import Aborted, ContextFull, RequestError
 from sgl_specreason.policy import Author, Method, plain
 from sgl_specreason.score import DIGITS, WORDS, Binary, Judgement, Score
+from sgl_specreason.states import backend, fork
 from sgl_specreason.steps import BLANK_LINE, Ending, Step, read_step, wants_more
 from sgl_specreason.trajectory import Call, Kept, Trajectory
 
@@ -266,35 +267,6 @@ def gen(name: str, t: Trajectory, *, max_tokens: int, stop: list[str], logprobs:
         top_p=t.policy.top_p,
         return_logprob=logprobs,
     )
-
-
-def fork(s: ProgramState, engine: Endpoint | None = None, **notes: str | int) -> ProgramState:
-    """A state that begins as `s` is, on `engine` if given; `notes` are for its endpoint (`Endpoint.generate`).
-
-    As `s.fork(1)`, but run by whoever appends to it: the frontend gives every fork a thread, which costs more than all
-    the rest of a fork, and whose finaliser can deadlock inside `threading` when the garbage collector runs it while
-    another thread starts.
-    """
-    parent = s.stream_executor
-    executor = StreamExecutor(
-        engine or parent.backend,
-        parent.arguments,
-        parent.default_sampling_para,
-        parent.chat_template,
-        stream=False,
-        use_thread=False,
-    )
-    executor.variables = parent.variables | notes
-    executor.text_ = parent.text_
-    # where nothing came before it is no fork but a text of its own, all of which only grows
-    executor.fork_start_text_pos = len(parent.text_) or None
-    return ProgramState(executor)
-
-
-def backend(s: ProgramState) -> Endpoint:
-    """The engine behind a state."""
-    engine: Endpoint = s.stream_executor.backend
-    return engine
 
 
 def run_trajectory(method: Method, trajectory: Trajectory, engines: dict[Author, Endpoint]) -> None:
