@@ -20,10 +20,11 @@ import urllib3
 from test_prompts import QWEN3
 
 from sgl_specreason import engines as servers
+from sgl_specreason import limits
 from sgl_specreason.benches import Row
 from sgl_specreason.demo.problems import problems
 from sgl_specreason.endpoint import Endpoint
-from sgl_specreason.errors import Aborted, RequestError
+from sgl_specreason.errors import Aborted, ContextFull, RequestError
 from sgl_specreason.plan import Options, Plan, resolve
 from sgl_specreason.policy import Author, Method
 from sgl_specreason.program import run_trajectory
@@ -655,3 +656,68 @@ def test_an_engine_that_answers_no_more_fails_the_trajectory_and_not_the_run(ser
     with pytest.raises(RequestError, match="small: the run was stopped"):
         run_trajectory("specreason", trajectory, endpoints)  # type: ignore[arg-type]
     assert servers.probe(served.urls["small"], KEY) is not None
+
+
+def test_a_small_context_is_found_before_the_run_and_truncates_what_outgrows_it(tmp_path: Path) -> None:
+    """Engines with a context of 200 tokens: what we hold to be their limits is so to the token."""
+    plan = resolve(Options(bench="demo", policy={}))
+    specs = [replace(spec, args=(*spec.args, "--context-length", "200"), api_key=KEY) for spec in plan.specs]
+    with servers.started(specs, tmp_path / "logs", say=lambda line: None) as running:
+        urls = {role: engine.url for role, engine in running.items()}
+        words = ["--bench", "demo", "--limit", "3", "--method", "specreason", "--answer-tokens", "20"]
+        words += ["--base-url", urls["base"], "--small-url", urls["small"], "--out", str(tmp_path / "runs")]
+        refused = run_eval(*words, env=os.environ | {"SPECREASON_API_KEY": KEY})
+        assert refused.returncode == 2
+        assert refused.stderr.startswith("error: problem demo-00")
+        assert "which holds 200" in refused.stderr
+        assert "a larger --context-length of" in refused.stderr
+        assert not (tmp_path / "runs").exists()
+        fitting = refused.stderr.split("; --budget-tokens ")[1].split()[0]
+        done = run_eval(*words, "--budget-tokens", fitting, env=os.environ | {"SPECREASON_API_KEY": KEY})
+        assert done.returncode == 0, done.stderr
+        (folder,) = (tmp_path / "runs").iterdir()
+        lines = [json.loads(line) for line in (folder / "trajectories.jsonl").read_text().splitlines()]
+        assert len(lines) == 3
+        assert "context" not in [line["stop_reason"] for line in lines]
+
+        served = Servers(
+            plan=plan,
+            urls=urls,
+            client=0,
+            tokenizers={role: load_tokenizer(model) for role, model in plan.models.items()},
+        )
+        engines = served.endpoints()
+        grown = served.trajectory(3, answer_tokens=20)
+        run_trajectory("specreason", grown, engines)  # type: ignore[arg-type]
+        assert (grown.stop_reason, grown.truncated) == ("context", True)
+        assert 0 < grown.tokens_kept < 200
+        with pytest.raises(ContextFull, match="HTTP 400"):
+            run_trajectory("base", served.trajectory(3), engines)  # type: ignore[arg-type]
+
+        holds = limits.served(running)["base"].tokens
+        assert holds == 200
+
+        @sgl.function  # type: ignore[untyped-decorator]
+        def text(s: Any, prompt: str, tokens: int) -> None:
+            s += prompt + sgl.gen("text", max_tokens=tokens, temperature=0, ignore_eos=True)
+
+        @sgl.function  # type: ignore[untyped-decorator]
+        def judgement(s: Any, prompt: str) -> None:
+            s += prompt + sgl.select("digit", choices=list(DIGITS))
+
+        def prompt(tokens: int) -> str:
+            words = "Start from 7"
+            while len(engines["base"].ids(words)) < tokens:
+                words += "7"
+            assert len(engines["base"].ids(words)) == tokens
+            return words
+
+        def written(tokens: int) -> int:
+            state = text.run(prompt=prompt(100), tokens=tokens, backend=engines["base"], use_thread=False)
+            return int(state.get_meta_info("text")["account"].completion_tokens)
+
+        most = holds - 100 - limits.TOTAL_SPARE
+        assert (written(most), written(most + 1)) == (most, most)
+        judgement.run(prompt=prompt(holds - limits.INPUT_SPARE), backend=engines["base"], use_thread=False)
+        with pytest.raises(ContextFull):
+            judgement.run(prompt=prompt(holds - limits.INPUT_SPARE + 1), backend=engines["base"], use_thread=False)
