@@ -33,7 +33,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	MYPYPATH=plots $(BIN)/mypy plots/*.py
-	MYPYPATH=tools $(BIN)/mypy tools/bench.py
+	MYPYPATH=tools $(BIN)/mypy tools/bench.py tools/faults.py tools/soak.py
 
 clean:
 	rm -rf $(VENV)
