@@ -631,7 +631,6 @@ def test_a_process_ends_in_the_same_way(words: list[str], tmp_path: Path) -> Non
 
 TOOLS = {
     "bench.py": ["--problems", "0"],
-    "bench.py, runs": ["--runs", "none"],
     "faults.py": ["--kinds", "earthquake"],
     "faults.py, no faults": ["--faults", "0"],
     "soak.py": ["--minutes", "-1"],
@@ -641,7 +640,6 @@ TOOLS = {
     "growth_figure.py": ["nowhere.json", "-o", "x.svg"],
     "growth_figure.py, no file": [],
     "train_demo.py": ["--stage", "nosuch"],
-    "train_demo.py, minutes": ["--stage", "small", "--minutes", "0"],
 }
 
 

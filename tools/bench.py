@@ -21,15 +21,18 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 from accounts import Say, Timed, profile, reuse, uncovered
 from client_cost import client_cost, grown, growth
+from options import Parser, at_least
 from plain_loop import API_KEY, Done, Job, PlainLoop, processes
 
 from sgl_specreason import stats
 from sgl_specreason.endpoint import Endpoint
 from sgl_specreason.engines import Engine, started
+from sgl_specreason.errors import UsageError
 from sgl_specreason.plan import Options, Plan, Variant, resolve
 from sgl_specreason.policy import Author
 from sgl_specreason.program import run_trajectory
 from sgl_specreason.prompts import ChatFormat, load_tokenizer
+from sgl_specreason.records import check_writable
 from sgl_specreason.runner import run_all
 from sgl_specreason.steps import BLANK_LINE
 
@@ -84,11 +87,15 @@ class Bench:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--problems", type=int, default=24, help="problems of the demo bench at concurrency 1")
-    parser.add_argument("--runs", type=int, default=3, help="repetitions, of which medians are given")
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--problems", type=at_least(1), default=24, help="problems of the demo bench at concurrency 1")
+    parser.add_argument("--runs", type=at_least(1), default=3, help="repetitions, of which medians are given")
     parser.add_argument("--out", type=Path, help="a folder for bench.json, which growth_figure.py draws from")
     options = parser.parse_args()
+    try:
+        check_writable(options.out or Path())
+    except UsageError as error:
+        parser.error(str(error))
     begin = time.monotonic()
 
     def say(line: str) -> None:

@@ -12,14 +12,20 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from options import Parser
+
 from sgl_specreason.calibrate import auroc, judged_drafts
+from sgl_specreason.errors import UsageError
 from sgl_specreason.summary import load_runs
 
 
 def figures(folder: Path) -> dict[str, Any]:
     """Everything that is to be shown about the pair."""
-    summaries = json.loads((folder / "summary.json").read_text())["methods"]
-    drafts = judged_drafts(next(run for run in load_runs(folder) if run.method == "specreason"))
+    runs = {run.method: run for run in load_runs(folder)}
+    if missing := {"base", "small", "specreason"} - runs.keys():
+        raise UsageError(f"{folder}: has no run of {', '.join(sorted(missing))}")
+    summaries = {method: run.summary for method, run in runs.items()}
+    drafts = judged_drafts(runs["specreason"])
 
     def by_signal(name: str) -> float:
         values = [(draft.step_right, draft.signal(name) or 0.0) for draft in drafts]
@@ -43,9 +49,12 @@ def figures(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path, help="a folder with base, small and specreason on the demo bench")
-    print(json.dumps(figures(parser.parse_args().run), indent=1))
+    try:
+        print(json.dumps(figures(parser.parse_args().run), indent=1))
+    except UsageError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from typing import Any, cast
 import psutil  # type: ignore[import-untyped]
 import urllib3
 from fault_proxy import TRICKS, Proxy, Trick
+from options import Parser, at_least
 
 from sgl_specreason.engines import started
 from sgl_specreason.plan import Options, resolve
@@ -470,9 +471,9 @@ def shares(total: int) -> Counter[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--faults", type=int, default=60, help="how many, of all kinds together (default: 60)")
-    parser.add_argument("--limit", type=int, default=24, help="problems of each run (default: 24)")
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--faults", type=at_least(1), default=60, help="how many, of all kinds together (default: 60)")
+    parser.add_argument("--limit", type=at_least(1), default=24, help="problems of each run (default: 24)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments and the order (default: 1)")
     parser.add_argument("--kinds", default="", help="only these, comma-separated (default: all)")
     options = parser.parse_args()
@@ -483,6 +484,8 @@ def main() -> int:
     begin = time.monotonic()
     wanted = shares(options.faults)
     if options.kinds:
+        if unknown := set(options.kinds.split(",")) - wanted.keys():
+            parser.error(f"--kinds: no {', '.join(sorted(unknown))}; there are {', '.join(wanted)}")
         wanted = Counter({kind: wanted[kind] for kind in options.kinds.split(",")})
     count = Count()
     plan = resolve(Options(bench="demo", pair="demo", policy={}))

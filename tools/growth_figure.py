@@ -12,6 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from options import Parser
 
 STYLE = Path(__file__).parent.parent / "plots" / "specreason.mplstyle"
 
@@ -35,11 +36,15 @@ def draw(data: dict[str, list[float]], file: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data", type=Path, help="bench.json of a run of bench.py")
     parser.add_argument("-o", "--out", type=Path, required=True, help="the picture, SVG or PNG")
     options = parser.parse_args()
-    draw(json.loads(options.data.read_text())["growth"], options.out)
+    try:
+        data = json.loads(options.data.read_text(encoding="utf-8"))["growth"]
+        draw(data, options.out)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        parser.error(f"{options.data} drawn to {options.out}: {error}")
 
 
 if __name__ == "__main__":

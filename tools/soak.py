@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
+from options import Parser, at_least
 
 EVERY_S = 5.0
 START_S = 300.0
@@ -83,9 +84,9 @@ def slopes(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--concurrency", type=int, default=16)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=at_least(0.1, float), default=60)
+    parser.add_argument("--concurrency", type=at_least(1), default=16)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         out = Path(folder) / "runs"

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import orjson
+from options import Parser, at_least
 
 STEPS = 4096
 
@@ -134,9 +135,9 @@ async def serve(size: int, tokens: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--vocabulary", type=int, default=150_000, help="ids are as wide as those of a real model")
-    parser.add_argument("--step-tokens", type=int, default=20)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--vocabulary", type=at_least(1), default=150_000, help="ids are as wide as those of a real model")
+    parser.add_argument("--step-tokens", type=at_least(1), default=20)
     options = parser.parse_args()
     try:
         import uvloop

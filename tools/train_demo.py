@@ -33,6 +33,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from options import Parser, at_least
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
@@ -724,18 +725,18 @@ def export(work: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
         "--stage",
         required=True,
         choices=["tokenizer", "small", "solve", "detect", "judge", "joint", "deepen", "export"],
     )
     parser.add_argument("--work", type=Path, default=Path("runs/train-demo"))
-    parser.add_argument("--minutes", type=float, default=20.0, help="wall time to train for")
-    parser.add_argument("--layers", type=int, default=0, help="depth after this stage (0: the stage's default)")
-    parser.add_argument("--rate", type=float, default=0.0, help="peak learning rate (0: the stage's default)")
-    parser.add_argument("--batch", type=int, default=8, help="problems per update")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--minutes", type=at_least(0.01, float), default=20.0, help="wall time to train for")
+    parser.add_argument("--layers", type=at_least(0), default=0, help="depth after this stage (0: the stage's default)")
+    parser.add_argument("--rate", type=at_least(0, float), default=0.0, help="peak learning rate (0: the stage's default)")
+    parser.add_argument("--batch", type=at_least(1), default=8, help="problems per update")
+    parser.add_argument("--threads", type=at_least(1), default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--drills",
@@ -745,7 +746,7 @@ def main() -> None:
     )
     parser.add_argument("--init", type=Path, help="a checkpoint to go on from")
     parser.add_argument("--probe", type=int, default=7, help="layer after which the judge's probe sits")
-    parser.add_argument("--report", type=int, default=200, help="updates between evaluations")
+    parser.add_argument("--report", type=at_least(1), default=200, help="updates between evaluations")
     parser.add_argument("--stop-at", type=float, default=0.0, help="end a solver early at this share of problems")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
