@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from sgl_specreason.errors import UsageError
+from sgl_specreason.memory import Quantization, Shape
 from sgl_specreason.paths import find
 from sgl_specreason.policy import Author, Policy
 from sgl_specreason.score import JUDGES, RANGES
@@ -21,8 +22,11 @@ from sgl_specreason.shapes import Within, flaw
 
 Kind = Literal["benches", "pairs", "presets", "sweeps"]
 Grader = Literal["math", "integer", "letter", "number"]
+Template = Literal["chatml", "chatml-think", "qwen3", "r1"]
 SINGULAR: dict[Kind, str] = {"benches": "bench", "pairs": "pair", "presets": "preset", "sweeps": "sweep"}
 BUNDLED = Path(__file__).parent / "demo" / "models"
+BUNDLE = "bundled:"
+SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 FIELDS = ("id", "problem", "answer", "wrong")
 OUR_ARGUMENTS = ("--model-path", "--model", "--port", "--api-key")
 MOST_POINTS = 1000
@@ -75,24 +79,52 @@ class Bench:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One model of a pair. `model` is a hub id or a folder, "bundled:NAME" a folder of this package.
+
+    `shape` is what its published config.json says, read where `source` says. `template` names the family of its chat template,
+    `sampling` is what its card advises. `tp_size` fixes over how many GPUs its layers are split.
+    """
+
+    model: str
+    source: str = ""
+    template: Template | None = None
+    quantization: Quantization = "none"
+    tp_size: Positive | None = None
+    sampling: dict[str, float] = field(default_factory=dict)
+    shape: Shape | None = None
+
+    @property
+    def path(self) -> str:
+        """The hub id, or the folder."""
+        return str(BUNDLED / self.model.removeprefix(BUNDLE)) if self.model.startswith(BUNDLE) else self.model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One file of `eval/pairs/`: two models and how to serve them. `gpu_gb` is the least GPU memory; 0 means no GPU needed."""
+    """One file of `eval/pairs/`: two models and how to serve them. `auto` says that it may be chosen for the GPUs that are found.
+
+    `args` are SGLang's own arguments, which come after the computed ones. `policy` has settings of the method for this pair.
+    """
 
     name: str
     title: str
-    base: str
-    small: str
-    gpu_gb: Annotated[int, Within(0)] = 0
+    base: Model
+    small: Model
+    auto: bool = False
+    think_tags: Annotated[list[str], Within(2, 2)] = field(default_factory=lambda: ["<think>", "</think>"])
+    policy: dict[str, Any] = field(default_factory=dict)
     trust_remote_code: bool = False
     max_total_tokens: dict[str, Positive] = field(default_factory=dict)
     args: dict[str, list[str]] = field(default_factory=dict)
 
+    @property
+    def models(self) -> dict[Author, Model]:
+        return {"small": self.small, "base": self.base}
+
     def model(self, role: Author) -> str:
-        """The model's hub id or folder; "bundled:NAME" is a folder of this package."""
-        model = self.base if role == "base" else self.small
-        if model.startswith("bundled:"):
-            return str(BUNDLED / model.removeprefix("bundled:"))
-        return model
+        """The model's hub id or folder."""
+        return self.models[role].path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,33 +164,47 @@ def load_bench(name: str) -> Bench:
         table["fields"] = {name: [found] if isinstance(found, str) else found for name, found in columns.items()}
     bench: Bench = _build(Bench, path, table, source=source)
     _known(path, bench.fields, FIELDS, "fields.")
-    _known(path, bench.policy, POLICY, "policy.")
+    _check_policy(path, bench.policy)
     return bench
 
 
 def load_pair(name: str) -> Pair:
     """The pair `name`, or a user's file. Raises UsageError with the nearest names."""
     path, table = _read("pairs", name)
-    pair: Pair = _build(Pair, path, table)
+    models: dict[str, Any] = {role: _model(path, role, table.pop(role)) for role in get_args(Author) if role in table}
+    pair: Pair = _build(Pair, path, table, **models)
     _known(path, pair.args, get_args(Author), "args.")
     _known(path, pair.max_total_tokens, get_args(Author), "max_total_tokens.")
+    _check_policy(path, pair.policy)
     for role, words in pair.args.items():
         if taken := [word for word in words if word.partition("=")[0] in OUR_ARGUMENTS]:
             raise UsageError(f"{path}: args.{role}: {taken[0]} is not for a pair to set")
-    bundled = sorted(folder.name for folder in BUNDLED.iterdir() if folder.is_dir())
-    for model in (pair.base, pair.small):
-        if model.startswith("bundled:") and model.removeprefix("bundled:") not in bundled:
-            raise UsageError(
-                f"{path}: no model {model!r}; there are {', '.join(f'bundled:{name}' for name in bundled)}"
-            )
+    if "" in pair.think_tags or pair.think_tags[0] == pair.think_tags[1]:
+        raise UsageError(f"{path}: think_tags = {pair.think_tags}: wants an opening and a closing tag")
     return pair
+
+
+def _model(path: Path, role: str, table: Any) -> Model:
+    """A model of a pair: a table, or only its hub id or folder."""
+    table = {"model": table} if isinstance(table, str) else dict(table) if isinstance(table, dict) else table
+    shape: Shape | None = None
+    if isinstance(table, dict) and "shape" in table:
+        shape = _build(Shape, path, table.pop("shape"), f"{role}.shape.")
+    model: Model = _build(Model, path, table, f"{role}.", shape=shape)
+    _known(path, model.sampling, SAMPLING, f"{role}.sampling.")
+    bundled = sorted(folder.name for folder in BUNDLED.iterdir() if folder.is_dir())
+    if model.model.startswith(BUNDLE) and model.model.removeprefix(BUNDLE) not in bundled:
+        raise UsageError(
+            f"{path}: no model {model.model!r}; there are {', '.join(f'{BUNDLE}{name}' for name in bundled)}"
+        )
+    return model
 
 
 def load_preset(name: str) -> Preset:
     """The preset `name`, or a user's file. Raises UsageError with the nearest names."""
     path, table = _read("presets", name)
     preset: Preset = _build(Preset, path, table)
-    _known(path, preset.policy, POLICY, "policy.")
+    _check_policy(path, preset.policy)
     return preset
 
 
@@ -243,6 +289,14 @@ def _build(cls: type[Any], path: Path, table: Any, prefix: str = "", **ready: An
         elif item.name not in ready and item.default is MISSING and item.default_factory is MISSING:
             raise UsageError(f"{path}: {prefix}{item.name} is missing")
     return cls(**table, **ready)
+
+
+def _check_policy(path: Path, policy: dict[str, Any]) -> None:
+    """Raises UsageError for a setting that there is not, or of the wrong type; its range is known where all are together."""
+    _known(path, policy, POLICY, "policy.")
+    for key, value in policy.items():
+        if wrong := flaw(value, POLICY[key], f"policy.{key}"):
+            raise UsageError(f"{path}: {wrong}")
 
 
 def _known(path: Path, table: Collection[str], known: Collection[str], prefix: str) -> None:

@@ -5,9 +5,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from sgl_specreason import limits
-from sgl_specreason.pairs import ROLES
+from sgl_specreason.benches import Row
+from sgl_specreason.errors import UsageError
 from sgl_specreason.plan import Plan
-from sgl_specreason.prompts import ChatFormat, load_tokenizer
+from sgl_specreason.prompts import load_chats
 from sgl_specreason.trajectory import Texts
 
 WITHHELD = "[withheld: no text of this bench is to be written anywhere]"
@@ -23,27 +24,35 @@ def describe(plan: Plan, out: Path) -> str:
         _section("problems", f"{len(plan.problems)} of {len(plan.rows.rows)}, from {plan.rows.origin}"),
         _section("templates", str(plan.prompts.folder)),
     ]
-    if plan.specs:
-        chats = {
-            role: ChatFormat(tokenizer=load_tokenizer(plan.models[role], trust_remote_code=plan.trust_remote_code))
-            for role in ROLES
-        }
-        limits.check(plan, chats, limits.configured(plan.specs))
-        texts = plan.texts(row, chats)
-        sections += [_section(f"prompt of problem {row.id}, {role}", text) for role, text in texts.prompts.items()]
-        sections += [
-            _section("judge turn, after a step", judge_turn(plan, texts)),
-            _section("closing at the budget", texts.close),
-        ]
-    else:
-        sections.append(_section("prompts", "rendered with the running servers' own tokenizers"))
+    sections += _prompts(plan, row)
     commands = [spec.shell() for spec in plan.specs] or ["none: running servers are used"]
     folder = out / plan.name(plan.variants)
+    if plan.why or plan.placement:
+        memory = plan.placement.text() if plan.placement else "no GPU: caches as pinned"
+        sections.append(_section("pair and memory", "\n".join(filter(None, [plan.why, memory]))))
     sections += [
         _section(f"engines, on {plan.hardware}, in this order", "\n".join(commands)),
         _section("run folder", str(folder)),
     ]
     return "\n".join(sections)
+
+
+def _prompts(plan: Plan, row: Row) -> list[str]:
+    if not plan.specs:
+        return [_section("prompts", "rendered with the running servers' own tokenizers")]
+    try:
+        chats = load_chats(plan.models, plan.think_tags, trust_remote_code=plan.trust_remote_code)
+    except UsageError as error:
+        if not plan.elsewhere:
+            raise
+        return [_section("prompts", f"not rendered, nor checked against the engines' room: {error}")]
+    limits.check(plan, chats, limits.configured(plan.specs))
+    texts = plan.texts(row, chats)
+    return [
+        *(_section(f"prompt of problem {row.id}, {role}", text) for role, text in texts.prompts.items()),
+        _section("judge turn, after a step", judge_turn(plan, texts)),
+        _section("closing at the budget", texts.close),
+    ]
 
 
 def judge_turn(plan: Plan, texts: Texts) -> str:

@@ -19,7 +19,7 @@ POLICY_OPTIONS = (
     "stop_loops", "answer_tokens", "answer_by", "temperature", "top_p",
 )  # fmt: skip
 PLAN_OPTIONS = (
-    "methods", "pair", "base_model", "small_model", "base_url", "small_url", "preset", "sweep", "match_acceptance",
+    "methods", "pair", "base_model", "small_model", "base_url", "small_url", "gpus", "preset", "sweep", "match_acceptance",
     "prompts", "data", "samples", "limit", "seed", "concurrency",
     "decode", "decode_tokens", "decode_model",
 )  # fmt: skip
@@ -40,7 +40,7 @@ OF_BENCH = "default: the bench's"
 @click.option(
     "--pair",
     metavar="NAME|FILE.toml",
-    help="Base and small model.  [default: demo for --bench demo, else the largest that fits the GPU]",
+    help="Base and small model; auto picks by the GPUs found and says why.  [default: auto; demo for --bench demo]",
 )
 @click.option("--base-model", metavar="MODEL", help="A folder or hub id, with --small-model, in place of --pair.")
 @click.option("--small-model", metavar="MODEL", help="A folder or hub id, with --base-model.")
@@ -204,6 +204,11 @@ OF_BENCH = "default: the bench's"
     metavar="RUN",
     help="Go on with this run folder, with the same options.  [default: a new run]",
 )
+@click.option(
+    "--gpus",
+    metavar="COUNTxGB",
+    help="With --dry-run only: plan for these cards, as 2x80 or 1xH100-80.  [default: those of this machine]",
+)
 @click.option("--dry-run", is_flag=True, help="Print settings, prompts and engine commands; start and write nothing.")
 @click.option("--list", "listing", is_flag=True, help="Print benches, pairs, methods, presets and sweeps.")
 def main(**options: Any) -> None:  # fmt: skip
@@ -232,6 +237,8 @@ def _evaluate(options: dict[str, Any], interruption: Interruption) -> None:
     from sgl_specreason import plan as plans
     from sgl_specreason import records
 
+    if options["gpus"] and not options["dry_run"]:
+        raise UsageError("--gpus is for --dry-run: engines run on the cards that there are")
     out: Path = options["out"]
     plan = plans.resolve(
         plans.Options(

@@ -1,77 +1,116 @@
 """Owns the choice of the two models and of how their engines are started on this machine. Starts nothing itself."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgl_specreason import catalog, gpus
-from sgl_specreason.catalog import Bench, Pair
+from sgl_specreason.catalog import Bench, Model, Pair
 from sgl_specreason.engines import EngineSpec, cpu_args, cpu_env
 from sgl_specreason.errors import UsageError
+from sgl_specreason.memory import TRAJECTORY_TOKENS, Layout
+from sgl_specreason.placement import ROLES, Placement, fitting, in_words, needs_gpu, place, remedies
 from sgl_specreason.policy import Author
 
 if TYPE_CHECKING:
     from sgl_specreason.plan import Options
 
-ROLES: tuple[Author, ...] = ("small", "base")
+__all__ = ["ROLES", "Choice", "engines_for", "short_name"]
 LONGEST_PART = 48
+AUTO = "auto"
+COMFORT = 3
+"""Side by side, so many trajectories should have room where there is a choice of pairs."""
 
 
-def engines_for(options: "Options", bench: Bench) -> tuple[Pair, tuple[EngineSpec, ...], str]:
-    """The pair, how to start it, and the hardware in words. Attached servers name their own models later."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The pair, why it was chosen, and how its engines are started. `specs` is empty where running servers are used."""
+
+    pair: Pair
+    why: str = ""
+    specs: tuple[EngineSpec, ...] = ()
+    hardware: str
+    placement: Placement | None = None
+
+
+def engines_for(options: "Options", bench: Bench) -> Choice:
+    """The pair and how to start it. Attached servers name their own models later. Raises UsageError for what cannot fit."""
     if options.base_url is not None:
-        pair = Pair(name="attached", title="running servers", base="", small="")
-        return pair, (), "unknown (attached servers)"
+        if options.gpus:
+            raise UsageError("--gpus is for engines that would be started, not for running servers")
+        pair = Pair(name="attached", title="running servers", base=Model(model=""), small=Model(model=""))
+        return Choice(pair=pair, hardware="unknown (attached servers)")
     if (options.base_model is None) != (options.small_model is None):
         raise UsageError("--base-model and --small-model go together: give both or neither")
-    cards = gpus.found()
+    cards = gpus.named(options.gpus) if options.gpus else gpus.found()
+    why = ""
     if options.base_model is not None and options.small_model is not None:
         if options.pair:
             raise UsageError("give --pair or --base-model and --small-model, not both")
         pair = Pair(
             name="+".join(map(_part, (options.base_model, options.small_model))),
             title="given models",
-            base=options.base_model,
-            small=options.small_model,
+            base=Model(model=options.base_model),
+            small=Model(model=options.small_model),
         )
-    elif options.pair:
+    elif options.pair and options.pair != AUTO:
         pair = catalog.load_pair(options.pair)
     else:
-        pair = _automatic_pair(bench, cards)
-    largest = max((card.memory_gb for card in cards), default=0.0)
-    if pair.gpu_gb > largest:
-        words = f"{largest:.0f} GB at most" if cards else "no GPU"
+        pair, why = _automatic_pair(bench, cards)
+    if cards:
+        placement = place(pair, cards)
+        specs = tuple(_on_gpu(placement, role) for role in ROLES)
+        return Choice(pair=pair, why=why, specs=specs, hardware=in_words(cards), placement=placement)
+    if needs_gpu(pair):
         raise UsageError(
-            f"pair {pair.name} needs a GPU with {pair.gpu_gb} GB and this machine has {words}; "
-            "try --pair demo, a smaller pair (--list), or --base-url and --small-url of running servers"
+            f"pair {pair.name} needs GPUs ({' or '.join(remedies(pair, cards)) or 'several'}) and this machine has no GPU; "
+            "try --pair demo, or --base-url and --small-url of running servers; --gpus with --dry-run plans for other machines"
         )
-    specs = tuple(_spec(pair, role, on_gpu=bool(cards)) for role in ROLES)
-    names = [f"{card.name} ({card.memory_gb:.0f} GB)" for card in cards]
-    return pair, specs, ", ".join(names) or "none (CPU, pure torch)"
+    specs = tuple(_on_cpu(pair, role) for role in ROLES)
+    return Choice(pair=pair, why=why, specs=specs, hardware="none (CPU, pure torch)")
 
 
-def _automatic_pair(bench: Bench, cards: list[gpus.Gpu]) -> Pair:
+def _automatic_pair(bench: Bench, cards: Sequence[gpus.Gpu]) -> tuple[Pair, str]:
+    """The pair for these cards, and why: of those with room for COMFORT trajectories the one with the largest base."""
     if bench.source.generator == "demo":
-        return catalog.load_pair("demo")
-    largest = max((card.memory_gb for card in cards), default=0.0)
-    pairs = [catalog.load_pair(name) for name in catalog.names("pairs")]
-    fitting = [pair for pair in pairs if 0 < pair.gpu_gb <= largest]
-    if not fitting:
-        words = f"only {largest:.0f} GB of GPU memory" if cards else "no GPU"
+        return catalog.load_pair("demo"), "pair auto: demo, which was trained for this bench"
+    pairs = [pair for name in catalog.names("pairs") if (pair := catalog.load_pair(name)).auto]
+    found = [(pair, layouts[0]) for pair in pairs if _suits(pair, cards) and (layouts := fitting(pair, cards))]
+    if not found:
         raise UsageError(
-            f"--bench {bench.name}: {words} found, and every pair that can answer it needs more; use --base-url and "
+            f"--bench {bench.name}: {in_words(cards)} found, and every pair that can answer it needs more; use --base-url and "
             "--small-url of running servers, or --pair demo to try the plumbing (its tiny models cannot answer this)"
         )
-    return max(fitting, key=lambda pair: pair.gpu_gb)
+    comfortable = [item for item in found if item[1].tokens >= COMFORT * TRAJECTORY_TOKENS]
+    pair, layout = max(comfortable, key=_size) if comfortable else max(found, key=lambda item: item[1].tokens)
+    rule = f"the largest base with room for {COMFORT} trajectories" if comfortable else "the roomiest of those that fit"
+    room = f"{layout.tokens:,} tokens in each cache are {layout.tokens // TRAJECTORY_TOKENS} of {TRAJECTORY_TOKENS:,}"
+    return pair, f"pair auto: {pair.name} on {in_words(cards)}: {rule} ({room})"
 
 
-def _spec(pair: Pair, role: Author, *, on_gpu: bool) -> EngineSpec:
-    tokens = pair.max_total_tokens.get(role)
-    if not on_gpu:
-        args, env = cpu_args(tokens or 32768), cpu_env()
-    else:
-        pinned = ["--max-total-tokens", str(tokens)] if tokens else []
-        args, env = (*pair.args.get(role, []), *pinned), {}
+def _size(item: tuple[Pair, Layout]) -> tuple[int, bool, int]:
+    """The base's parameters; of the same base, one at 16 bits; then the roomier one."""
+    pair, layout = item
+    parameters = pair.base.shape.parameters if pair.base.shape else 0
+    return parameters, pair.base.quantization == "none", layout.tokens
+
+
+def _suits(pair: Pair, cards: Sequence[gpus.Gpu]) -> bool:
+    """8 bits only where the cards are known to compute with them."""
+    return pair.base.quantization == "none" or all(card.capability and card.capability >= gpus.FP8 for card in cards)
+
+
+def _on_gpu(placement: Placement, role: Author) -> EngineSpec:
+    return _spec(placement.pair, role, placement.args(role), placement.env(role))
+
+
+def _on_cpu(pair: Pair, role: Author) -> EngineSpec:
+    return _spec(pair, role, cpu_args(pair.max_total_tokens.get(role, 32768)), cpu_env())
+
+
+def _spec(pair: Pair, role: Author, args: tuple[str, ...], env: dict[str, str]) -> EngineSpec:
     trust = ("--trust-remote-code",) if pair.trust_remote_code else ()
     # SGLang takes priorities with its own order of requests only
     priority = () if "--schedule-policy" in args else ("--enable-priority-scheduling",)

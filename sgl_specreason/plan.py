@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from sgl_specreason import catalog, gpus
+from sgl_specreason import catalog
 from sgl_specreason.benches import Row, Rows, load_rows
 from sgl_specreason.catalog import Bench, Sweep, nearest
 from sgl_specreason.decode import Decode
@@ -17,6 +17,7 @@ from sgl_specreason.engines import EngineSpec
 from sgl_specreason.errors import RecordError, UsageError
 from sgl_specreason.knee import MOST
 from sgl_specreason.pairs import ROLES, engines_for, short_name
+from sgl_specreason.placement import Placement
 from sgl_specreason.policy import DEFAULT_METHODS, METHODS, Author, Method, Policy, plain, policy_of
 from sgl_specreason.prompts import PLACEHOLDERS, ChatFormat, PromptSet, load_prompts
 from sgl_specreason.records import digest
@@ -38,6 +39,7 @@ class Options:
     small_model: str | None = None
     base_url: str | None = None
     small_url: str | None = None
+    gpus: str | None = None
     preset: str = "default"
     sweep: str | None = None
     match_acceptance: Path | None = None
@@ -69,7 +71,8 @@ class Variant(NamedTuple):
 class Plan:
     """A run, resolved: its problems, models, variants and prompts. `specs` is empty where running servers are used.
 
-    `concurrency` is "auto" until it has been measured on the engines.
+    `concurrency` is "auto" until it has been measured on the engines. `why` says why this pair was chosen where nobody named one;
+    `elsewhere` that the GPUs are not this machine's.
     """
 
     bench: Bench
@@ -88,6 +91,10 @@ class Plan:
     trust_remote_code: bool
     hardware: str
     decode: Decode | None = None
+    think_tags: tuple[str, str] = ("<think>", "</think>")
+    why: str = ""
+    placement: Placement | None = None
+    elsewhere: bool = False
 
     @property
     def problems(self) -> list[Row]:
@@ -199,7 +206,11 @@ def resolve(options: Options) -> Plan:
     for option, url in (("--base-url", options.base_url), ("--small-url", options.small_url)):
         if url is not None and not _is_url(url):
             raise UsageError(f"{option} {url}: must be http://HOST:PORT or https://HOST:PORT")
-    pair, specs, hardware = engines_for(options, bench)
+    choice = engines_for(options, bench)
+    pair, specs = choice.pair, choice.specs
+    if pair.policy:
+        layers = (preset.policy, pair.policy, bench.policy, given)
+        variants = _variants(methods, layers, options.match_acceptance, sweep)
     rows = load_rows(bench, options.data)
     return Plan(
         bench=bench,
@@ -216,12 +227,16 @@ def resolve(options: Options) -> Plan:
         seed=options.seed,
         concurrency=concurrency,
         trust_remote_code=pair.trust_remote_code,
-        hardware=hardware,
-        decode=_decode(options, variants, starts=bool(specs)),
+        hardware=choice.hardware,
+        decode=_decode(options, variants, starts=bool(specs), on_gpu=choice.placement is not None),
+        think_tags=(pair.think_tags[0], pair.think_tags[1]),
+        why=choice.why,
+        placement=choice.placement,
+        elsewhere=options.gpus is not None,
     )
 
 
-def _decode(options: Options, variants: tuple[Variant, ...], *, starts: bool) -> Decode | None:
+def _decode(options: Options, variants: tuple[Variant, ...], *, starts: bool, on_gpu: bool) -> Decode | None:
     given = {"algorithm": options.decode, "tokens": options.decode_tokens, "model": options.decode_model}
     given = {name: value for name, value in given.items() if value is not None}
     kinds = {variant.speculates for variant in variants}
@@ -229,7 +244,7 @@ def _decode(options: Options, variants: tuple[Variant, ...], *, starts: bool) ->
         if given:
             raise UsageError("--decode, --decode-tokens and --decode-model are for methods with +decode")
         return None
-    if starts and not gpus.found():
+    if starts and not on_gpu:
         raise UsageError(
             "methods with +decode need a GPU, since the kernels of SGLang's speculation do; "
             "or give --base-url of a server that speculates"
@@ -283,7 +298,11 @@ def _variants(
 def acceptance(folder: Path) -> float:
     """The share of its drafts that a run of SpecReason kept. Raises UsageError where `folder` has no such run."""
     try:
-        runs = [run for run in load_runs(folder) if run.method == "specreason" and run.summary["drafts"]]
+        runs = [
+            run
+            for run in load_runs(folder)
+            if run.method == "specreason" and run.summary["drafts"] and not run.is_replay
+        ]
     except RecordError as error:
         raise UsageError(f"--match-acceptance {folder}: {error}") from None
     if len(runs) != 1:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.paths import find
+from sgl_specreason.policy import Author
 
 PLACEHOLDERS: dict[str, tuple[str, ...]] = {
     "math": ("problem",),
@@ -166,6 +167,8 @@ class ChatFormat:
         return after_answer, before_reply
 
     def _render(self, messages: list[dict[str, str]], *, add_generation_prompt: bool = False) -> str:
+        from jinja2 import TemplateError
+
         try:
             text = self.tokenizer.apply_chat_template(
                 messages,
@@ -173,7 +176,7 @@ class ChatFormat:
                 add_generation_prompt=add_generation_prompt,
                 enable_thinking=True,
             )
-        except ValueError as error:
+        except (ValueError, TemplateError) as error:
             raise UsageError(f"the model's chat template cannot be used: {error}") from None
         return str(text)
 
@@ -182,6 +185,18 @@ def _alike(text: str, other: str) -> int:
     """How many characters they have in common at the beginning."""
     pairs = enumerate(zip(text, other, strict=False))
     return next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(text), len(other)))
+
+
+def load_chats(
+    models: dict[Author, str], think_tags: tuple[str, str], *, trust_remote_code: bool
+) -> dict[Author, ChatFormat]:
+    """Each model's own chat format. Raises UsageError where a tokenizer is missing."""
+    start, end = think_tags
+    tokenizers = {role: load_tokenizer(model, trust_remote_code=trust_remote_code) for role, model in models.items()}
+    return {
+        role: ChatFormat(tokenizer=tokenizer, think_start=start, think_end=end)
+        for role, tokenizer in tokenizers.items()
+    }
 
 
 def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> Any:

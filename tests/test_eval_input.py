@@ -126,7 +126,7 @@ def test_an_out_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_a_pair_that_needs_a_gpu_says_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "found", list)
-    refused(invoke("--bench", "demo", "--pair", "qwq-32b+r1-1.5b"), "120 GB", "no GPU", "--pair demo")
+    refused(invoke("--bench", "demo", "--pair", "qwq-32b+r1-1.5b"), "80 GB", "no GPU", "--pair demo")
 
 
 def test_a_bench_without_a_gpu_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,5 +106,5 @@ def test_several_drafts_need_a_temperature() -> None:
 
 
 def test_a_switch_is_true_or_false() -> None:
-    with pytest.raises(UsageError, match="salvage = 'no': must be true or false"):
+    with pytest.raises(UsageError, match="salvage = 'no': wants true or false"):
         build_policy({"salvage": "no"})
