@@ -226,7 +226,8 @@ def _filled(
     beside = static + first.headroom
     left = min(cards_gb[card] - DRIVER_GB - PROCESS_GB - (beside if card == 0 else 0) for card in placed)
     # small's fraction may be too large, since its tokens are pinned; base's must leave its headroom
-    fraction = math.ceil(1000 * min(0.95, (static + SLACK_GB) / begin)) / 1000
+    most_static = begin - first.headroom + PROCESS_GB
+    fraction = math.ceil(1000 * min(most_static, static + SLACK_GB) / begin) / 1000
     rest = math.floor(1000 * (left - second.headroom + PROCESS_GB) / left) / 1000
     return Layout(
         small=_share("small", (0,), first, tokens, fraction),
