@@ -63,7 +63,8 @@ def run(plan: Plan, *, out: Path, resume: Path | None, access: Access, interrupt
         stack.enter_context(records.held(top))
         try:
             # SGLang takes seconds to import: meanwhile, and not after the engines are up
-            threading.Thread(target=import_module, args=("sgl_specreason.program",), daemon=True).start()
+            importing = threading.Thread(target=import_module, args=("sgl_specreason.program",), daemon=True)
+            importing.start()
             engines = attached or stack.enter_context(_small(plan, access, top / "logs", say))
             for speculating, variants in plan.stages.items():
                 if all(_is_finished(folders[variant], plan) for variant in variants):
@@ -73,6 +74,7 @@ def run(plan: Plan, *, out: Path, resume: Path | None, access: Access, interrupt
                     if not attached:
                         running = engines | stage.enter_context(_base(plan, access, top / "logs", say, speculating))
                         limits.check(plan, chats, limits.served(running))
+                    importing.join()  # two threads that import SGLang at once may deadlock
                     endpoints = _endpoints(plan, running, chats, access.request_timeout_s)
                     for endpoint in endpoints.values():
                         stage.callback(endpoint.stop)
