@@ -98,7 +98,7 @@ def named(spec: str) -> list[Gpu]:
     if name is not None and name.upper() not in CAPABILITIES:
         raise UsageError(f"--gpus {spec}: no card named {name} is known; there are {', '.join(CAPABILITIES)}")
     capability = CAPABILITIES[name.upper()] if name else None
-    return [Gpu(name=name or "a GPU", memory_gb=memory_gb, capability=capability)] * count
+    return [Gpu(name=name or "GPU", memory_gb=memory_gb, capability=capability)] * count
 
 
 def attention(capability: tuple[int, int] | None, head_dims: list[int]) -> Attention:
