@@ -52,6 +52,8 @@ def read(folders: Iterable[Path], *, force: bool = False) -> list[Run]:
     """The runs of these folders. Raises UsageError, naming the keys, where their conditions differ and `force` is not given."""
     folders = list(folders)
     runs = [run for folder in folders for run in load_runs(folder)]
+    if any(run.is_replay for run in runs):
+        raise UsageError("a replay has no answers and is not drawn; python -m sgl_specreason.report shows its table")
     varied = runs[0].varied if len(folders) == 1 else ()
     if not force and (differ := differing(runs, swept=varied)):
         raise UsageError(

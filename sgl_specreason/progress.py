@@ -29,15 +29,17 @@ class Progress:
     def _count(self, variant: Variant, record: Record) -> None:
         if "error" not in record:
             count = self.counts[variant]
-            count.update(n=1, right=record["correct"], accepted=record["accepted"], drafts=record["drafts"])
+            count.update(accepted=record["accepted"], drafts=record["drafts"])
+            if record["correct"] is not None:
+                count.update(graded=1, right=record["correct"])
 
     def words(self) -> str:
         """Accuracy so far by method, acceptance, tokens a second; of many variants only the last two."""
         parts = []
         if len(self.counts) <= len(METHODS):
             for variant, count in self.counts.items():
-                if count["n"]:
-                    parts.append(f"{variant.method} {100 * count['right'] / count['n']:.0f} %")
+                if count["graded"]:
+                    parts.append(f"{variant.method} {100 * count['right'] / count['graded']:.0f} %")
         drafts = sum(count["drafts"] for count in self.counts.values())
         if drafts:
             parts.append(f"accepted {100 * sum(c['accepted'] for c in self.counts.values()) / drafts:.0f} %")

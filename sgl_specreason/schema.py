@@ -30,7 +30,25 @@ class Models(TypedDict):
     small: str
 
 
-class Settings(TypedDict):
+class Trace(TypedDict):
+    """What a replay followed, in numbers."""
+
+    origin: str
+    steps: Count
+    step_tokens_median: float
+    step_tokens_max: Count
+    thinking_tokens_mean: float
+    thinking_tokens_max: Count
+    prompt_tokens_mean: float
+    answer_tokens_mean: float
+
+
+class _OfReplay(TypedDict, total=False):
+    trace: Trace
+    dummy_weights: bool
+
+
+class Settings(_OfReplay):
     bench: str
     method: str
     pair: str
@@ -48,7 +66,23 @@ class _Versions(TypedDict):
     sglang: str
 
 
+class Held(TypedDict, total=False):
+    """What an engine holds in memory."""
+
+    weights_gb: float
+    cache_gb: float
+    cache_tokens: Count
+    resident_gb: float
+
+
+class Memory(TypedDict, total=False):
+    base: Held
+    small: Held
+    gpu_used_gb: list[float]
+
+
 class _Measured(TypedDict, total=False):
+    memory: Memory
     tokens_per_s_by_concurrency: dict[str, float]
 
 
@@ -128,7 +162,7 @@ class _Key(TypedDict):
 class Finished(_Key, _Optional):
     """A line of trajectories.jsonl."""
 
-    correct: bool
+    correct: bool | None  # null: a replay has no answers
     answer: str | None
     answer_text: str
     gold: str

@@ -7,14 +7,14 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgl_specreason import records, report
+from sgl_specreason import limits, records, report
 from sgl_specreason.benches import Row
 from sgl_specreason.errors import RequestError, SpecReasonError
 from sgl_specreason.interruption import Interruption
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 Record = dict[str, Any]
+Task = tuple[Variant, Row, int]
 WARM_UP_TOKENS = 64
 KNEE_TOKENS = 128
 
@@ -46,6 +47,23 @@ class Session:
     endpoints: dict[Author, "Endpoint"]
     say: Say
     rates: dict[str, float]
+
+    check = staticmethod(limits.check)
+
+    @staticmethod
+    def endpoint_class() -> "type[Endpoint]":
+        """What its trajectories ask the engines through. SGLang takes seconds to import."""
+        from sgl_specreason.endpoint import Endpoint
+
+        return Endpoint
+
+    def graded(self, record: Record, gold: str) -> Record:
+        """What a finished record says about its answer."""
+        return graded(record, gold, self.plan.bench.grader)
+
+    def rounds(self, tasks: Iterable[Task]) -> Iterable[Iterable[Task]]:
+        """The trajectories in groups of which one begins when the last has ended: all in one."""
+        return [tasks]
 
     def with_measured_concurrency(self) -> "Session":
         """This session at the knee of its throughput: short trajectories of the method, at ever more side by side."""
@@ -115,11 +133,16 @@ class Session:
         every_s = 0.1 if sys.stderr.isatty() else 10  # a log is not a screen
         progress = Progress({variant: records.trajectories(folders[variant]) for variant in runs})
         bar = tqdm(total=total, initial=begun, file=sys.stderr, mininterval=every_s)
-        finished = run_all(tasks, lambda task: (task[0], self._attempt(*task)), plan.workers, interruption.halt)
+        finished = (
+            result
+            for group in self.rounds(tasks)
+            if not interruption.halt.is_set()
+            for result in run_all(group, lambda task: (task[0], self._attempt(*task)), plan.workers, interruption.halt)
+        )
         with interruption.heeded(), closing(bar), _summarised(top):
             for variant, record in finished:
                 if "error" not in record:
-                    record |= graded(record, gold[record["problem_id"]], plan.bench.grader)
+                    record |= self.graded(record, gold[record["problem_id"]])
                 if plan.bench.private:
                     record = records.without_texts(record)
                 runs[variant].append(record)
@@ -176,6 +199,7 @@ class Session:
             "grader": self.plan.bench.grader,
             "expected": self.plan.expected,
             "commit": _commit(),
+            "placement": self.plan.placement.record() if self.plan.placement else None,
             "server_info": {role: endpoint.server_info for role, endpoint in self.endpoints.items()},
         }
 

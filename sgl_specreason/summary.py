@@ -15,9 +15,21 @@ T = TypeVar("T")
 
 Record = dict[str, Any]
 WHOLE = ("steps", "requests", "answer_text", "permutation")
-CONDITIONS = ("prompts", "models", "versions", "gpu", "dataset_sha256", "dataset_origin", "commit")
+CONDITIONS = ("prompts", "models", "versions", "gpu", "dataset_sha256", "dataset_origin", "commit", "replicas")
 # What two runs that are compared must have in common; the method and its knobs are what is compared.
-SHARED_SETTINGS = ("bench", "models", "prompts", "dataset_sha256", "samples", "limit", "seed", "concurrency")
+SHARED_SETTINGS = (
+    "replay",
+    "dummy_weights",
+    "bench",
+    "models",
+    "prompts",
+    "dataset_sha256",
+    "samples",
+    "limit",
+    "seed",
+    "concurrency",
+    "replicas",
+)
 SHARED_POLICY = ("budget_tokens", "on_budget", "answer_tokens", "temperature", "top_p")
 SHARED_CONDITIONS = ("versions", "gpu")
 
@@ -37,6 +49,11 @@ class Run:
     @property
     def method(self) -> str:
         return str(self.config["settings"]["method"])
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether it followed a trace: then it has latencies and no answers."""
+        return "trace" in self.config["settings"]
 
     @cached_property
     def records(self) -> list[Record]:
@@ -90,7 +107,8 @@ def summarise(records: Sequence[Record], config: Record) -> dict[str, Any]:
     settings = config["settings"]
     done = [record for record in records if "error" not in record]
     groups = by_problem(done)
-    right = list(groups.values())
+    replay = "trace" in settings
+    right = [] if replay else list(groups.values())
     latencies = [record["latency_s"] for record in done]
     # the time its trajectories had of the run's places: other methods run in between
     wall_s = sum(record["latency_s"] for record in records) / settings["concurrency"]
@@ -144,7 +162,7 @@ def summarise(records: Sequence[Record], config: Record) -> dict[str, Any]:
         "cached_share": stats.share(total("cached_tokens"), total("prompt_tokens")),
         "truncated_share": stats.share(total("truncated"), len(done)),
         "loops": sum(record.get("stop_reason") == "loop" for record in done),
-        "no_answer_share": stats.share(sum(r["answer"] is None for r in done), len(done)),
+        "no_answer_share": math.nan if replay else stats.share(sum(r["answer"] is None for r in done), len(done)),
         "retries": sum(record.get("retries", 0) for record in records),
         "accept_length_mean": stats.share(
             sum(record.get("tokens_speculated", 0) for record in done),
@@ -154,6 +172,18 @@ def summarise(records: Sequence[Record], config: Record) -> dict[str, Any]:
         "failed": len(records) - len(done),
         "partial": len(done) < config["expected"],
         "conditions": {key: config.get(key) for key in CONDITIONS},
+    } | (_of_replay(config, kept + total("answer_tokens"), wall_s) if replay else {})
+
+
+def _of_replay(config: Record, tokens: int, wall_s: float) -> Record:
+    """What a replay's summary has besides."""
+    settings = config["settings"]
+    return {
+        "replay": True,
+        "dummy_weights": settings.get("dummy_weights", False),
+        "trace": settings["trace"],
+        "throughput_tokens_per_s": stats.share(tokens, wall_s),
+        "memory": config.get("memory"),
     }
 
 
@@ -199,9 +229,9 @@ def knobs(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class AgainstBase:
-    """A run beside base on the same problems."""
+    """A run beside base on the same problems; replays have no accuracy."""
 
-    accuracy: stats.Paired
+    accuracy: stats.Paired | None
     speed_up: stats.Ratio
 
 
@@ -220,6 +250,6 @@ def against_base(runs: Sequence[Run]) -> list[AgainstBase | None]:
             found.append(None)
             continue
         latencies = [_grouped(each.outcomes, lambda record: float(record["latency_s"])) for each in (base, run)]
-        accuracy = stats.paired(by_problem(run.outcomes), by_problem(base.outcomes))
+        accuracy = None if run.is_replay else stats.paired(by_problem(run.outcomes), by_problem(base.outcomes))
         found.append(AgainstBase(accuracy=accuracy, speed_up=stats.ratio_of_means(*latencies)))
     return found

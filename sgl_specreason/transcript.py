@@ -47,7 +47,7 @@ def _lines(run: Run, record: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield click.style(plain(f"answer, after {record.get('stop_reason')}"), bold=True)
     yield _text(record.get("answer_text", ""), record)
-    if "correct" in record:
+    if record.get("correct") is not None:
         right = click.style("right", fg="green") if record["correct"] else click.style("wrong", fg="red")
         yield f"{right}: {plain(str(record['answer']))}, gold {plain(str(record['gold']))}; {record['latency_s']:.2f} s"
     yield ""

@@ -1,0 +1,239 @@
+"""Owns trajectories that follow a trace: their plan, their lengths and verdicts, and the ids that stand for their text.
+
+Knows no HTTP; `replay_endpoint.py` has the engines write what a trajectory here says. The text of a step is a mark ("[45 tokens
+by small, 7]") that stands for the ids which an engine wrote: what is sent is exactly what it has in its cache.
+"""
+
+import itertools
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sgl_specreason import footprint, limits, records
+from sgl_specreason.benches import Row, Rows
+from sgl_specreason.context import Contexts, Prefix
+from sgl_specreason.errors import UsageError
+from sgl_specreason.interruption import Interruption
+from sgl_specreason.limits import Room
+from sgl_specreason.plan import Plan, Variant
+from sgl_specreason.policy import Author, Policy, is_alone
+from sgl_specreason.prompts import ChatFormat
+from sgl_specreason.records import digest
+from sgl_specreason.score import Judgement
+from sgl_specreason.session import Record, Session, Task
+from sgl_specreason.steps import BLANK_LINE, Step, pieces
+from sgl_specreason.trace import Trace, TracedProblem, TracedStep
+from sgl_specreason.trajectory import Texts, Trajectory, sampling_seed
+from sgl_specreason.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from sgl_specreason.endpoint import Endpoint
+
+SAID = ("score", "digits", "p_yes", "label_mass", "logprob_mean", "logprob_min", "confidence")
+"""What a judge made of noise: of no use to anybody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayPolicy(Policy):
+    """A policy whose drafts are kept as a trace says, or that `acceptance` of them."""
+
+    acceptance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Regular:
+    """The ids of a vocabulary's ordinary tokens, and all that it knows."""
+
+    ids: tuple[int, ...]
+    known: frozenset[int]
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> "Regular":
+        """Raises UsageError for a tokenizer that does not list its tokens."""
+        if not hasattr(tokenizer, "get_vocab"):
+            raise UsageError("a replay needs tokenizers that list their tokens")
+        words: dict[str, int] = tokenizer.get_vocab()
+        return cls(
+            tuple(sorted(set(words.values()) - set(tokenizer.get_added_vocab().values()))), frozenset(words.values())
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayContexts(Contexts):
+    """The contexts of one replayed trajectory: prompts of random tokens, and for each mark the ids that an engine wrote.
+
+    Another engine gets the same ids where the vocabularies are the same, else as many random ones.
+    """
+
+    name: str
+    prompt_tokens: int
+    regular: dict[int, Regular] = field(default_factory=dict)
+    marks: dict[str, tuple[Vocabulary, Sequence[int]]] = field(default_factory=dict)
+    translated: dict[tuple[int, str], list[int]] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def open(self, engine: str, vocabulary: Vocabulary, prompt: str, regular: Regular) -> None:
+        """The mark `prompt` stands for this problem's prompt, which begins like no other problem's."""
+        self.regular[id(vocabulary)] = regular
+        ids = random.Random(f"{self.name} {engine}").choices(regular.ids, k=self.prompt_tokens)
+        self.openings[engine] = Prefix().longer(prompt, ids)
+
+    def mark(self, engine: str, tokens: int, ending: str) -> str:
+        """A text of its own for what `engine` has written."""
+        return f"[{tokens} tokens by {engine}, {next(self.numbers)}]{ending}"
+
+    def wrote(self, vocabulary: Vocabulary, text: str, ids: Sequence[int]) -> None:
+        self.marks[text] = (vocabulary, ids)
+
+    def _written(self, vocabulary: Vocabulary, text: str, ending: str) -> list[int]:
+        return [token for mark in pieces(text) for token in self._ids(vocabulary, mark)]
+
+    def _ids(self, vocabulary: Vocabulary, mark: str) -> Sequence[int]:
+        writer, ids = self.marks[mark]
+        if writer is vocabulary:
+            return ids
+        key = (id(vocabulary), mark)
+        if key not in self.translated:
+            regular, same = self.regular[id(vocabulary)], writer.digest == vocabulary.digest
+            others = random.Random(f"{self.name} {mark}").choices(regular.ids, k=len(ids))
+            self.translated[key] = [
+                ours if same and ours in regular.known else other for ours, other in zip(ids, others, strict=True)
+            ]
+        return self.translated[key]
+
+
+@dataclass(slots=True, kw_only=True)
+class Replayed(Trajectory):
+    """A trajectory that goes as the trace says, whatever the engines write."""
+
+    problem: TracedProblem
+    seed: int
+
+    def __post_init__(self) -> None:
+        Trajectory.__post_init__(self)
+        self.contexts = ReplayContexts(
+            think_end=self.texts.think_end, name=f"{self.seed} {self.problem.id}", prompt_tokens=self.problem.prompt
+        )
+
+    def decides(self, draft: Step | None, judgement: Judgement | None) -> bool:
+        return draft is not None and bool(self.problem.steps[len(self.kept)].accepted)
+
+    def wanted(self, role: str, text: str, stop: Sequence[str]) -> tuple[int, str]:
+        """How many tokens the model behind `role` writes after `text` where a program stops it at `stop`, and the text's end."""
+        steps = self.problem.steps
+        if not stop:
+            return self.problem.answer, ""
+        if BLANK_LINE not in stop:
+            return sum(_length(step, role) for step in steps), self.texts.think_end
+        at = text.count(BLANK_LINE) - 1  # the prompt has one
+        return _length(steps[at], role), self.texts.think_end if at == len(steps) - 1 else BLANK_LINE
+
+    def record(self) -> dict[str, Any]:
+        record = Trajectory.record(self)
+        steps = [{key: value for key, value in step.items() if key not in SAID} for step in record["steps"]]
+        return record | {"steps": steps}
+
+
+def _length(step: TracedStep, role: str) -> int:
+    return step.draft if role == "small" else step.regenerated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayPlan(Plan):
+    """A plan whose problems are those of a trace. `dummy` says that the engines' weights are random."""
+
+    trace: Trace
+    dummy: bool = False
+    accepted: dict[float | None, dict[str, TracedProblem]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        shares = {getattr(variant.policy, "acceptance", None) for variant in self.variants}
+        traces = {share: self.trace if share is None else self.trace.accepting(share, self.seed) for share in shares}
+        found = {share: {problem.id: problem for problem in trace.problems} for share, trace in traces.items()}
+        object.__setattr__(self, "accepted", found)
+
+    @classmethod
+    def of(cls, plan: Plan, trace: Trace, *, dummy: bool, **changes: Any) -> "ReplayPlan":
+        """`plan` with the problems of a trace in place of its bench's."""
+        rows = [Row(id=problem.id, problem=problem.id, answer="-") for problem in trace.problems]
+        settings = {item.name: getattr(plan, item.name) for item in fields(plan)}
+        settings |= {"rows": Rows(rows=rows, origin=trace.origin), "limit": None}
+        settings |= {"bench": replace(plan.bench, name=f"replay-{trace.name}", title=f"replay of {trace.origin}")}
+        return cls(**settings | changes, trace=trace, dummy=dummy)
+
+    def settings(self, variant: Variant) -> dict[str, Any]:
+        return Plan.settings(self, variant) | {
+            "replay": True,
+            "dummy_weights": self.dummy,
+            "trace": self.trace.statistics(),
+            "dataset_sha256": self.trace.sha256,
+        }
+
+    def conditions(self) -> dict[str, Any]:
+        return Plan.conditions(self) | {"dataset_sha256": self.trace.sha256}
+
+    def texts(self, row: Row, chats: dict[Author, ChatFormat]) -> Texts:
+        """Marks for prompts; what we append to them is the real thing."""
+        texts = Plan.texts(self, row, chats)
+        return replace(texts, prompts=dict.fromkeys(chats, f"[prompt of {row.id}]{BLANK_LINE}"), contents={})
+
+    def trajectory(self, variant: Variant, row: Row, sample: int, chats: dict[Author, ChatFormat]) -> Replayed:
+        return Replayed(
+            problem_id=row.id,
+            sample=sample,
+            sampling_seed=sampling_seed(self.seed, row.id, sample),
+            policy=variant.policy,
+            texts=self.texts(row, chats),
+            cache_key=digest(self.settings(variant)),
+            problem=self.accepted[getattr(variant.policy, "acceptance", None)][row.id],
+            seed=self.seed,
+        )
+
+
+class ReplaySession(Session):
+    """A session without answers and grades; of several methods side by side, each has the engines to itself."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def endpoint_class() -> "type[Endpoint]":
+        from sgl_specreason.replay_endpoint import ReplayEndpoint
+
+        return ReplayEndpoint
+
+    @staticmethod
+    def check(plan: Plan, chats: dict[Author, ChatFormat], rooms: dict[Author, Room]) -> None:
+        """Raises UsageError where a trajectory of the trace does not fit an engine of `rooms`."""
+        assert isinstance(plan, ReplayPlan)
+        texts = plan.texts(plan.problems[0], chats)
+        for role, room in rooms.items():
+            variants = [variant for variant in plan.variants if not is_alone(variant.method) or variant.method == role]
+            vocabulary = Vocabulary(chats[role].tokenizer)
+            rest = max((limits.rest_of(vocabulary, texts, variant, role) for variant in variants), default=0)
+            problem = max(plan.trace.problems, key=lambda problem: problem.prompt + problem.most)
+            need = problem.prompt + problem.most + rest
+            if variants and need > room.tokens:
+                raise UsageError(
+                    f"problem {problem.id} of the trace may need {need} tokens on {role}, which holds {room.tokens}: "
+                    f"{problem.prompt} of prompt, {problem.most} of thought, {rest} for judging or the answer; "
+                    f"give a shorter trace (--thinking-tokens, --prompt-tokens, --answer-tokens) or {room.remedy}"
+                )
+
+    def graded(self, record: Record, gold: str) -> Record:
+        return {"correct": None, "answer": None, "gold": "", "grader": "none"}
+
+    def rounds(self, tasks: Iterable[Task]) -> Iterable[Iterable[Task]]:
+        """One method after the other where several trajectories run side by side: else they would share the engines."""
+        if self.plan.concurrency == 1:
+            return [tasks]
+        all_of_them = list(tasks)
+        return [[task for task in all_of_them if task[0] == variant] for variant in self.variants]
+
+    def run(self, top: Path, folders: dict[Variant, Path], interruption: Interruption, *, resume: bool) -> None:
+        Session.run(self, top, folders, interruption, resume=resume)
+        held = footprint.measured(self.endpoints)
+        for variant in self.variants:
+            file = folders[variant] / records.CONFIG
+            records.write_json(file, records.read_config(file) | {"memory": held})
