@@ -76,6 +76,7 @@ def write_text(path: Path, text: str) -> None:
 def _write(path: Path, parts: Iterable[str]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
+        temporary.unlink(missing_ok=True)  # a link there must not lead the writing out of the folder
         with temporary.open("w", encoding="utf-8", errors=LONE_SURROGATES) as file:
             file.writelines(parts)
             file.flush()

@@ -1,4 +1,4 @@
-"""What every wrong use of a command or a file gets: exit code 2, one line that names it, no traceback, and nothing left behind."""
+"""What every wrong use of a command or a file gets: exit code 2, one line that names it, and nothing left behind."""
 
 import importlib
 import json
@@ -766,6 +766,15 @@ def test_a_link_to_a_run_is_a_run() -> None:
     run()(Path("a"))
     Path("b").symlink_to("a")
     assert invoke("report", "b").exit_code == 0
+
+
+def test_a_link_in_a_run_folder_is_not_written_through() -> None:
+    run()(Path("run"))
+    Path("precious").write_text("mine")
+    Path("run/summary.json.tmp").symlink_to("../precious")
+    Path("run/summary.md").symlink_to("../precious")
+    assert invoke("report", "run").exit_code == 0
+    assert Path("precious").read_text() == "mine"
 
 
 def test_a_folder_of_benches_alone_can_be_listed(tmp_path: Path) -> None:
