@@ -98,7 +98,13 @@ def _check_free(out: Path) -> None:
         raise UsageError(f"-o {out}: cannot be written: there is no folder {out.parent}")
     if os.path.isdir(out):
         raise UsageError(f"-o {out}: is a folder")
-    if out.exists() and (out.parent / CONFIG).exists() and out.suffix in (".json", ".jsonl"):
+    try:
+        out.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"-o {out}: cannot be written: {error.strerror}") from None
+    if (out.parent / CONFIG).exists() and out.suffix in (".json", ".jsonl"):
         raise UsageError(f"-o {out}: is the run's own; give another name")
 
 
