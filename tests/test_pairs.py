@@ -184,6 +184,15 @@ def test_base_over_two_cards_and_small_on_the_first() -> None:
     ]
 
 
+def test_a_run_records_where_its_engines_were_put_and_why_their_attention_is_so() -> None:
+    """As JSON, for its config.json."""
+    record = json.loads(json.dumps(place(PAIRS["qwq-32b+r1-1.5b"], cards(2, 80, (10, 0))).record()))
+    assert record["attention"]["backend"] == "flashinfer"
+    assert "pages of 16" in record["attention"]["why"]
+    assert (record["engines"]["base"]["cards"], record["engines"]["small"]["cards"]) == ([0, 1], [0])
+    assert [card["capability"] for card in record["cards"]] == [[10, 0], [10, 0]]
+
+
 def test_a_card_for_each_where_that_leaves_more_room() -> None:
     placed = place(PAIRS["qwen3-8b+qwen3-0.6b"], cards(2, 80, (8, 0)))
     assert argument(placed.args("base"), "--base-gpu-id") == "1"
