@@ -83,6 +83,7 @@ class Memory(TypedDict, total=False):
 
 class _Measured(TypedDict, total=False):
     memory: Memory
+    server_info: dict[str, dict[str, Any]]
     tokens_per_s_by_concurrency: dict[str, float]
 
 

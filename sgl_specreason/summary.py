@@ -180,7 +180,8 @@ def _of_replay(config: Record, tokens: int, wall_s: float) -> Record:
     settings = config["settings"]
     return {
         "replay": True,
-        "dummy_weights": settings.get("dummy_weights", False),
+        "dummy_weights": settings.get("dummy_weights", False)
+        or any(info.get("load_format") == "dummy" for info in config.get("server_info", {}).values()),
         "trace": settings["trace"],
         "throughput_tokens_per_s": stats.share(tokens, wall_s),
         "memory": config.get("memory"),

@@ -359,6 +359,18 @@ def test_a_replay_is_never_shown_beside_a_run_or_drawn(attached: Callable[..., R
         drawing.read([top], force=True)
 
 
+def test_running_servers_with_random_weights_are_said_in_the_title(
+    attached: Callable[..., Result], tmp_path: Path
+) -> None:
+    assert attached(*SHORT, "--acceptance", "0.5", "--method", "specreason", "--out", tmp_path / "a").exit_code == 0
+    (top,) = (tmp_path / "a").iterdir()
+    config = json.loads((top / "config.json").read_text())
+    config["server_info"]["base"]["load_format"] = "dummy"
+    (top / "config.json").write_text(json.dumps(config))
+    shown = CliRunner().invoke(report.main, [str(top)]).stdout
+    assert shown.startswith("Replay of a synthetic trace (seed 0), with random weights: no answers")
+
+
 WRONG: dict[str, tuple[list[str], str]] = {
     "no trace": ([], "--synthetic"),
     "two traces": (["runs/x", "--synthetic"], "--synthetic"),
