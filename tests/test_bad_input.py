@@ -223,6 +223,11 @@ OPTIONS = {
     ),
     "pair that needs a GPU": wrong("eval", "--bench demo --pair qwq-32b+r1-1.5b", "80 GB", "no GPU", "--pair demo"),
     "bench that needs a GPU": wrong("eval", "--bench math500", "no GPU", "--pair demo", "--base-url"),
+    "decode without its methods": wrong("eval", "--bench demo --pair demo --decode ngram", "--decode", "+decode"),
+    "decode without a GPU": wrong("eval", "--bench demo --pair demo --method base+decode", "GPU"),
+    "gpus in words": wrong("eval", "--bench demo --dry-run --gpus many", "--gpus many", "2x80"),
+    "no gpus": wrong("eval", "--bench demo --dry-run --gpus 0x80", "--gpus 0x80"),
+    "gpus for a run": wrong("eval", "--bench demo --gpus 1x80", "--gpus", "--dry-run"),
     "a key with a line break": wrong("eval", "--bench demo --api-key 'se\ncret'", "--api-key"),
     "a key of other letters": wrong("eval", "--bench demo --api-key 'schlüssel'", "--api-key"),
 }
@@ -343,6 +348,13 @@ PAIRS = {
     "pair: trust": pair(PAIR + 'trust_remote_code = "no"\n', "trust_remote_code = 'no'"),
     "pair: tokens": pair(PAIR + "max_total_tokens = { base = 0 }\n", "max_total_tokens.base = 0"),
     "pair: tokens of another": pair(PAIR + "max_total_tokens = { big = 9 }\n", "'max_total_tokens.big'"),
+    "pair: think tags": pair(PAIR + "think_tags = ['<t>']\n", "think_tags", "not 1"),
+    "pair: the same think tags": pair(PAIR + "think_tags = ['<t>', '<t>']\n", "think_tags"),
+    "pair: shape": pair(PAIR + "[base.shape]\nlayers = 'many'\n", "mine.toml"),
+    "pair: quantization": pair(
+        'title = "x"\nsmall = "s"\nbase = {model = "b", quantization = "int1"}\n', "base.quantization"
+    ),
+    "pair: setting": pair(PAIR + "policy.treshold = 1\n", "'policy.treshold'"),
     "pair: args": pair(PAIR + 'args.base = "--x"\n', "args.base = '--x'", "a list"),
     "pair: args of a type": pair(PAIR + "args.base = [1]\n", "args.base[0] = 1"),
     "pair: args of another": pair(PAIR + "args.bsae = []\n", "'args.bsae'", "base"),
