@@ -329,11 +329,11 @@ def test_the_dry_run_plans_for_cards_that_are_not_here(shared_data: Path) -> Non
 
 
 def test_gpus_are_only_named_for_a_dry_run() -> None:
-    for words, named in ((["2x80"], "--dry-run"), (["lots", "--dry-run"], "--gpus lots: wants COUNTxGB")):
+    for words, said in ((["2x80"], "--dry-run"), (["lots", "--dry-run"], "--gpus lots: wants COUNTxGB")):
         result = invoke("--bench", "math500", "--gpus", *words)
         assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
         assert result.stderr.startswith("error: --gpus")
-        assert named in result.stderr
+        assert said in result.stderr
 
 
 def test_sglang_takes_every_argument() -> None:
