@@ -44,19 +44,19 @@ END_S, RUN_S = 60.0, 600.0  # how long an ending and a whole run may take before
 BETWEEN_S = 0.4
 FREE_BYTES = 24_000
 SHARES: dict[str, int] = {
-    **dict.fromkeys(TRICKS, 26),
-    "client SIGKILL": 22,
-    "Ctrl-C": 18,
-    "Ctrl-C twice": 16,
-    "SIGTERM": 14,
-    "full disk": 14,
-    "clock": 16,
-    "engine SIGKILL": 8,
-    "engine gone": 8,
-    "own engine SIGKILL": 4,
-    "own client SIGKILL": 2,
+    **dict.fromkeys(TRICKS, 34),
+    "client SIGKILL": 13,
+    "Ctrl-C": 10,
+    "Ctrl-C twice": 10,
+    "SIGTERM": 8,
+    "full disk": 8,
+    "clock": 8,
+    "engine SIGKILL": 4,
+    "engine gone": 4,
+    "own engine SIGKILL": 2,
+    "own client SIGKILL": 1,
 }
-"""How many of each kind there are in 304; other totals in proportion, one of each at least."""
+"""How many of each kind there are in 306; other totals in proportion, one of each at least."""
 Key = tuple[str, str, int]
 Say = Callable[[str], None]
 
