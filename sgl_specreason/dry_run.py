@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from sgl_specreason import limits
+from sgl_specreason import limits, replicas
 from sgl_specreason.benches import Row
 from sgl_specreason.errors import UsageError
 from sgl_specreason.plan import Plan
@@ -25,7 +25,7 @@ def describe(plan: Plan, out: Path) -> str:
         _section("templates", str(plan.prompts.folder)),
     ]
     sections += _prompts(plan, row)
-    commands = [spec.shell() for spec in plan.specs] or ["none: running servers are used"]
+    commands = [line for spec in plan.specs for line in replicas.commands(spec)] or ["none: running servers are used"]
     folder = out / plan.name(plan.variants)
     if plan.why or plan.placement:
         memory = plan.placement.text() if plan.placement else "no GPU: caches as pinned"

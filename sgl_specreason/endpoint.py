@@ -21,7 +21,7 @@ from sglang.lang.interpreter import ProgramState, StreamExecutor
 from sglang.lang.ir import SglSamplingParams
 
 from sgl_specreason.context import Contexts, Prompt
-from sgl_specreason.errors import Aborted, ContextFull, EngineError, RequestError
+from sgl_specreason.errors import Aborted, ContextFull, EngineError, EngineGone, RequestError
 from sgl_specreason.prompts import Tokenizer
 from sgl_specreason.score import Likelihood
 from sgl_specreason.steps import BLANK_LINE
@@ -45,7 +45,8 @@ PRIORITIES = {"ahead": 0, "needed": 1, "judge": 2}
 class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
     """A running SGLang server, with requests made of token ids over pooled connections.
 
-    `role` names it in accounts and errors ("base" or "small"). Raises EngineError where no SGLang server answers.
+    `role` names it in accounts and errors ("base" or "small"). `workers` are the replicas where it is a router: what a router
+    has no route for is asked of each of them. Raises EngineError where no SGLang server answers.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         connections: int = 64,
         timeout_s: float = REQUEST_TIMEOUT_S,
         health: Health | None = None,
+        workers: Sequence[str] = (),
     ) -> None:
         BaseBackend.__init__(self)
         self.role = role
@@ -67,6 +69,12 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         self.transport = Transport(
             self.base_url, role=role, api_key=api_key, connections=connections, timeout_s=timeout_s, health=health
         )
+        self.replicas = [
+            Transport(
+                url, role=role, api_key=api_key, connections=2, timeout_s=INFO_TIMEOUT_S, health=Health(patience_s=0)
+            )
+            for url in workers
+        ]
         self._aborter = ThreadPoolExecutor(1, thread_name_prefix=f"abort {role}")
         self._labels = lru_cache(maxsize=64)(self.label_tokens)
         self.vocabulary = Vocabulary(tokenizer)
@@ -116,7 +124,6 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
                 key: value for key, value in sampling_params.to_srt_kwargs().items() if value not in (None, [], ())
             }
             params |= {"no_stop_trim": True, "skip_special_tokens": False}
-            params |= {"spaces_between_special_tokens": False}
             seed = getattr(s.arguments.get("trajectory"), "sampling_seed", None)
             if seed is not None:
                 params["sampling_seed"] = (seed + NUMBER_STRIDE * s.variables.get("number", 0)) % 2**31
@@ -183,29 +190,30 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             self._aborter.submit(self._abort, rid)
 
     def flush_cache(self) -> None:
-        """Empties the server's radix cache. Raises RequestError if it stays busy or is gone.
+        """Empties the server's radix cache, that of each replica. Raises RequestError if one stays busy or it is gone.
 
-        A server counts a request as running for a moment after it has answered it.
+        A server counts a request as running for a moment after it has answered it. A replica that is down has no cache.
         """
-        for _ in range(FLUSH_REFUSALS):
-            with suppress(RequestError):
-                self.transport.call("POST", "/flush_cache", timeout_s=INFO_TIMEOUT_S, parse=False, patient=True)
-                return
-            time.sleep(0.05)
-        self.transport.call("POST", "/flush_cache", timeout_s=INFO_TIMEOUT_S, parse=False, patient=True)
+        for replica in self.replicas:
+            with suppress(EngineGone):
+                _flush(replica)
+        if not self.replicas:
+            _flush(self.transport)
 
     def stop(self) -> None:
         """Refuses every further request, so that running programs end."""
         self._aborter.shutdown(wait=False, cancel_futures=True)
-        self.transport.stop()
+        for transport in (self.transport, *self.replicas):
+            transport.stop()
 
     def _server_info(self) -> dict[str, Any]:
-        """What the server says about itself, secrets left out; nothing where it does not say, as behind a router."""
-        try:
-            info = self.transport.call("GET", "/server_info", timeout_s=INFO_TIMEOUT_S, patient=True).content
-        except RequestError:
-            return {}
-        return {key: value for key, value in info.items() if "api_key" not in key}
+        """What the server or its first replica says about itself, secrets left out; nothing where none says."""
+        silent: list[type[Exception]] = [RequestError, EngineGone] if self.replicas else [RequestError]
+        for transport in self.replicas or [self.transport]:
+            with suppress(*silent):
+                info = transport.call("GET", "/server_info", timeout_s=INFO_TIMEOUT_S, patient=True).content
+                return {key: value for key, value in info.items() if "api_key" not in key}
+        return {}
 
     @cached_property
     def _priority_sign(self) -> int:
@@ -215,9 +223,10 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         return -1 if self.server_info.get("schedule_low_priority_values_first") else 1
 
     def _abort(self, rid: str) -> None:
-        with suppress(RequestError):
-            name = self.transport.name_of(rid)
-            self.transport.call("POST", "/abort_request", {"rid": name}, timeout_s=CONNECT_TIMEOUT_S, parse=False)
+        name = self.transport.name_of(rid)
+        for transport in self.replicas or [self.transport]:  # nobody says which of them has it
+            with suppress(EngineError):
+                transport.call("POST", "/abort_request", {"rid": name}, timeout_s=CONNECT_TIMEOUT_S, parse=False)
 
     @contextmanager
     def _failing_as_request_error(self) -> Iterator[None]:
@@ -251,7 +260,8 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             # from the last token before it on: what came earlier stays cached
             data |= {"return_logprob": True, "logprob_start_len": prompt.prefix.tokens - 1}
         start = time.monotonic()
-        answer, retries = self.transport.call("POST", "/generate", data, patient=True)
+        key = getattr(s.arguments.get("trajectory"), "routing_key", None)
+        answer, retries = self.transport.call("POST", "/generate", data, patient=True, key=key)
         seconds = time.monotonic() - start
         meta = answer["meta_info"]
         account = Request(
@@ -284,6 +294,15 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         if [entry[1] for entry in entries] != token_ids[:count]:
             raise RequestError(f"{self.role}: the log-probabilities are not those of the step")
         return Likelihood(logprobs=tuple(map(_logprob, entries)), token_ids=tuple(token_ids[:count]))
+
+
+def _flush(transport: Transport) -> None:
+    for _ in range(FLUSH_REFUSALS):
+        with suppress(RequestError):
+            transport.call("POST", "/flush_cache", timeout_s=INFO_TIMEOUT_S, parse=False, patient=True)
+            return
+        time.sleep(0.05)
+    transport.call("POST", "/flush_cache", timeout_s=INFO_TIMEOUT_S, parse=False, patient=True)
 
 
 def written(s: ProgramState, name: str) -> tuple[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 Knows nothing of problems or policies.
 """
 
+import json
 import math
 import os
 import secrets
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import urllib3
 
@@ -32,11 +33,31 @@ LOG_LINES = 15
 Progress = Callable[[str], None]
 
 
+class Startable(Protocol):
+    """A server that a Keeper can start: an engine, or the router before several."""
+
+    @property
+    def role(self) -> Author: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def env(self) -> dict[str, str]: ...
+    @property
+    def api_key(self) -> str: ...
+    @property
+    def ready_path(self) -> str: ...
+    def command(self, port: int | str) -> list[str]: ...
+    def shell(self, port: int | str) -> str: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
     """How one engine is started: its model (a folder or hub id) and SGLang's own arguments for it.
 
-    It takes requests with the key `api_key` only.
+    It takes requests with the key `api_key` only. With several `replicas` a router stands before them (`replicas.py`): each
+    sits `cards_apart` GPUs after the last one. `number` is which of them this is.
     """
 
     role: Author
@@ -44,6 +65,22 @@ class EngineSpec:
     args: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     api_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    replicas: int = 1
+    cards_apart: int = 0
+    number: int | None = None
+
+    @property
+    def name(self) -> str:
+        """ "base", or "base-2" for the second of several."""
+        return self.role if self.number is None else f"{self.role}-{self.number}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} engine"
+
+    @property
+    def ready_path(self) -> str:
+        return "/health"
 
     def command(self, port: int | str, module: str = "sgl_specreason.serve") -> list[str]:
         """The command line that serves it on 127.0.0.1:`port`, with the key in $SPECREASON_ENGINE_KEY."""
@@ -58,11 +95,16 @@ class EngineSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """A server that answers: one of ours (`pid` of its first guard) or somebody else's (None)."""
+    """A server that answers: one of ours (`pid` of its first guard) or somebody else's (None).
+
+    A router has `workers`, the addresses of those of its `replicas` that can be reached from here.
+    """
 
     role: Author
     url: str
     model: str
+    workers: tuple[str, ...] = ()
+    replicas: int = 1
     pid: int | None = None
     api_key: str | None = field(default=None, repr=False)
     health: Health = field(default_factory=Health)
@@ -114,11 +156,23 @@ def started(
 
 
 class Keeper:
-    """One engine of ours: started, watched by a thread of its own, started again when it dies, ended."""
+    """One server of ours: started, watched by a thread of its own, started again when it dies, ended.
 
-    def __init__(self, *, spec: EngineSpec, log: Path, say: Progress, timeout_s: float, restarts: int) -> None:
+    A router's health is also that of its `replicas`.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: Startable,
+        log: Path,
+        say: Progress,
+        timeout_s: float,
+        restarts: int,
+        replicas: tuple[Health, ...] = (),
+    ) -> None:
         self.spec, self.log, self.say, self.timeout_s, self.restarts = spec, log, say, timeout_s, restarts
-        self.health = Health(patience_s=math.inf)
+        self.health = Health(patience_s=math.inf, replicas=replicas)
         self._port = free_port()
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -127,7 +181,7 @@ class Keeper:
     def start(self) -> Engine:
         """Starts it and waits until it is ready. Raises EngineError."""
         self.log.write_bytes(b"")
-        self.say(f"starting {self.spec.role}: {self.spec.shell(self._port)}")
+        self.say(f"starting the {self.spec.title}: {self.spec.shell(self._port)}")
         self.say(f"  log: {self.log}")
         process = self._begin()
         threading.Thread(target=self._watch, args=(process,), daemon=True).start()
@@ -155,10 +209,10 @@ class Keeper:
     def _begin(self) -> subprocess.Popen[bytes]:
         with self._lock:
             if self._closing.is_set():
-                raise EngineError(f"the {self.spec.role} engine is being ended")
+                raise EngineError(f"the {self.spec.title} is being ended")
             process = self._process = _guarded(self.spec, self._port, self.log)
         seconds = _wait_ready(self.spec, self._url, process, self.log, self.say, self.timeout_s)
-        self.say(f"  {self.spec.role} ready after {seconds:.0f} s")
+        self.say(f"  {self.spec.title} ready after {seconds:.0f} s")
         return process
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
@@ -168,7 +222,7 @@ class Keeper:
             if self._closing.is_set():
                 return
             _end(process)
-            died = f"the {self.spec.role} engine died (code {code})"
+            died = f"the {self.spec.title} died (code {code})"
             if attempt == self.restarts:
                 self.health.gone = f"{died} after {self.restarts} restarts; its log: {self.log}"
                 return
@@ -193,13 +247,19 @@ def attached(role: Author, url: str, api_key: str | None, health: Health) -> Eng
 
 def probe(url: str, api_key: str | None = None) -> dict[str, Any] | None:
     """What the SGLang server at `url` says of its model, or None where none answers."""
+    info = said(url, "/get_model_info", api_key)
+    return info if "model_path" in info else None
+
+
+def said(url: str, path: str, api_key: str | None = None) -> dict[str, Any]:
+    """The JSON object at an address; empty where none comes."""
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        reply = urllib3.request("GET", f"{url.rstrip('/')}/get_model_info", headers=headers, timeout=5.0, retries=False)
-        info = reply.json() if reply.status == 200 else None
-    except (urllib3.exceptions.HTTPError, ValueError):
-        return None
-    return info if isinstance(info, dict) and "model_path" in info else None
+        reply = urllib3.request("GET", url.rstrip("/") + path, headers=headers, timeout=5.0, retries=False)
+        info = json.loads(reply.data) if reply.status == 200 else None
+    except (urllib3.exceptions.HTTPError, ValueError, RecursionError):
+        return {}
+    return info if isinstance(info, dict) else {}
 
 
 def free_port() -> int:
@@ -209,7 +269,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _guarded(spec: EngineSpec, port: int, log: Path) -> subprocess.Popen[bytes]:
+def _guarded(spec: Startable, port: int, log: Path) -> subprocess.Popen[bytes]:
     """The guard of a new engine process; closing its standard input ends both."""
     guard = [sys.executable, "-m", "sgl_specreason.guard", *spec.command(port)]
     with log.open("ab") as sink:
@@ -237,7 +297,7 @@ def _end(guard: subprocess.Popen[bytes]) -> None:
 
 
 def _wait_ready(
-    spec: EngineSpec,
+    spec: Startable,
     url: str,
     process: subprocess.Popen[bytes],
     log: Path,
@@ -249,25 +309,25 @@ def _wait_ready(
         now = time.monotonic()
         if process.poll() is not None:
             raise EngineError(_obituary(spec, url, log, f"ended with code {process.returncode}"))
-        if _healthy(url):
+        if _healthy(url + spec.ready_path):
             return now - begin
         if now - begin > timeout_s:
             raise EngineError(_obituary(spec, url, log, f"was not ready after {timeout_s:.0f} s"))
         if now - spoken >= 10:
-            say(f"  waiting for {spec.role}: {now - begin:.0f} s")
+            say(f"  waiting for the {spec.title}: {now - begin:.0f} s")
             spoken = now
         time.sleep(0.25)
 
 
 def _healthy(url: str) -> bool:
     try:
-        return urllib3.request("GET", f"{url}/health", timeout=5.0, retries=False).status == 200
+        return urllib3.request("GET", url, timeout=5.0, retries=False).status == 200
     except urllib3.exceptions.HTTPError:
         return False
 
 
-def _obituary(spec: EngineSpec, url: str, log: Path, what: str) -> str:
+def _obituary(spec: Startable, url: str, log: Path, what: str) -> str:
     lines = log.read_text("utf-8", "replace").splitlines()[-LOG_LINES:]
     port = url.rsplit(":", 1)[1]
     said = "\n".join(f"    {line}" for line in lines)
-    return f"the {spec.role} engine {what}\n  command: {spec.shell(port)}\n  last lines of {log}:\n{said}"
+    return f"the {spec.title} {what}\n  command: {spec.shell(port)}\n  last lines of {log}:\n{said}"

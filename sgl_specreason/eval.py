@@ -19,7 +19,8 @@ POLICY_OPTIONS = (
     "stop_loops", "answer_tokens", "answer_by", "temperature", "top_p",
 )  # fmt: skip
 PLAN_OPTIONS = (
-    "methods", "pair", "base_model", "small_model", "base_url", "small_url", "gpus", "preset", "sweep", "match_acceptance",
+    "methods", "pair", "base_model", "small_model", "base_url", "small_url",
+    "base_replicas", "small_replicas", "gpus", "preset", "sweep", "match_acceptance",
     "prompts", "data", "samples", "limit", "seed", "concurrency",
     "decode", "decode_tokens", "decode_model",
 )  # fmt: skip
@@ -44,8 +45,19 @@ OF_BENCH = "default: the bench's"
 )
 @click.option("--base-model", metavar="MODEL", help="A folder or hub id, with --small-model, in place of --pair.")
 @click.option("--small-model", metavar="MODEL", help="A folder or hub id, with --base-model.")
-@click.option("--base-url", metavar="URL", help="A running SGLang server for base, with --small-url; starts nothing.")
-@click.option("--small-url", metavar="URL", help="A running SGLang server for small, with --base-url.")
+@click.option(
+    "--base-url", metavar="URL", help="A running SGLang server or router for base, with --small-url; starts nothing."
+)
+@click.option("--small-url", metavar="URL", help="A running SGLang server or router for small, with --base-url.")
+@click.option(
+    "--base-replicas",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Start base so many times behind SGLang's router, each on cards of its own (docs/cluster.md).",
+)
+@click.option("--small-replicas", type=int, default=1, show_default=True, metavar="N", help="The same for small.")
 @click.option(
     "--api-key",
     envvar="SPECREASON_API_KEY",

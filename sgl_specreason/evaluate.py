@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgl_specreason import engines as servers
-from sgl_specreason import limits, records, report
+from sgl_specreason import limits, records, replicas, report
 from sgl_specreason.errors import EngineGone, Interrupted, UsageError, WriteError
 from sgl_specreason.folders import folders_of, settled
 from sgl_specreason.interruption import Interruption
@@ -52,7 +52,13 @@ def run(plan: Plan, *, out: Path, resume: Path | None, access: Access, interrupt
     """
     attached = _attached(access) if access.urls else None
     if attached:
-        plan = replace(plan, models={role: engine.model for role, engine in attached.items()})
+        plan = replace(
+            plan,
+            models={role: engine.model for role, engine in attached.items()},
+            replicas={role: engine.replicas for role, engine in attached.items()},
+        )
+        for words in filter(None, map(replicas.unknown, attached.values())):
+            say(words)
     chats = _chats(plan)
     if plan.decode and not attached:
         plan.decode.check(chats, {spec.role: limits.vocabulary_size(spec) for spec in plan.specs})
@@ -98,14 +104,14 @@ def run(plan: Plan, *, out: Path, resume: Path | None, access: Access, interrupt
 def _attached(access: Access) -> dict[Author, servers.Engine]:
     assert access.urls is not None
     return {
-        role: servers.attached(role, url, access.api_key, Health(patience_s=access.patience_s))
+        role: replicas.attached(role, url, access.api_key, Health(patience_s=access.patience_s))
         for role, url in zip(ROLES, access.urls, strict=True)
     }
 
 
 def _small(plan: Plan, access: Access, logs: Path, say: Say) -> AbstractContextManager[dict[Author, servers.Engine]]:
     """Small's engine, for the whole run. It starts first: what it leaves free, base shares out."""
-    return servers.started([_spec(plan, access, "small")], logs, say=say)
+    return replicas.started([_spec(plan, access, "small")], logs, say=say)
 
 
 def _base(
@@ -114,8 +120,8 @@ def _base(
     """Base's engine, with token-level speculation or without: each needs a start of its own."""
     spec = _spec(plan, access, "base")
     if speculating and plan.decode:
-        return servers.started([plan.decode.served(spec, plan.models["small"])], logs / "decode", say=say)
-    return servers.started([spec], logs, say=say)
+        return replicas.started([plan.decode.served(spec, plan.models["small"])], logs / "decode", say=say)
+    return replicas.started([spec], logs, say=say)
 
 
 def _spec(plan: Plan, access: Access, role: Author) -> servers.EngineSpec:
@@ -164,6 +170,7 @@ def _endpoints(
             api_key=engine.api_key,
             timeout_s=timeout_s,
             health=engine.health,
+            workers=engine.workers,
             connections=2 * plan.workers * max(variant.policy.drafts for variant in plan.variants),
         )
         for role, engine in running.items()

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import BinaryIO
 
 from sgl_specreason.serve import KEY_VARIABLE
@@ -22,10 +23,12 @@ GRACE_S = 2.0
 _PR_SET_PDEATHSIG = 1
 
 
-def _die_with_parent() -> None:
-    """In the child: SIGKILL when the guard itself is killed (Linux only)."""
+def _die_with_parent(guard: int) -> None:
+    """In the child: SIGKILL when the guard itself is killed (Linux only), and now if that was sooner than this."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != guard:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _signal_group(group: int, number: int) -> bool:
@@ -55,7 +58,7 @@ def main(command: list[str]) -> int:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=_restore_signals,
+        preexec_fn=partial(_restore_signals, os.getpid()),
     )
     assert process.stdout is not None
     key = os.environ.get(KEY_VARIABLE, "").encode()
@@ -78,10 +81,10 @@ def _pass_on(output: BinaryIO, key: bytes) -> None:
             os.write(1, line.replace(key, b"[key]") if key else line)
 
 
-def _restore_signals() -> None:
+def _restore_signals(guard: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    _die_with_parent()
+    _die_with_parent(guard)
 
 
 if __name__ == "__main__":

@@ -156,7 +156,8 @@ def _config_of(spec: EngineSpec) -> Any:
 
 
 def _server_info(engine: Engine) -> dict[str, Any]:
-    transport = Transport(engine.url, role=engine.role, api_key=engine.api_key, connections=1, timeout_s=INFO_TIMEOUT_S)
+    url = next(iter(engine.workers), engine.url)  # a router does not say
+    transport = Transport(url, role=engine.role, api_key=engine.api_key, connections=1, timeout_s=INFO_TIMEOUT_S)
     try:
         return transport.call("GET", "/server_info").content
     except RequestError:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sgl_specreason import catalog, gpus
+from sgl_specreason import catalog, gpus, replicas
 from sgl_specreason.catalog import Bench, Model, Pair
 from sgl_specreason.engines import EngineSpec, cpu_args, cpu_env
 from sgl_specreason.errors import UsageError
@@ -37,7 +37,12 @@ class Choice:
 
 def engines_for(options: "Options", bench: Bench) -> Choice:
     """The pair and how to start it. Attached servers name their own models later. Raises UsageError for what cannot fit."""
+    counts: dict[Author, int] = {"small": options.small_replicas, "base": options.base_replicas}
+    for role, count in counts.items():
+        replicas.check(role, count)
     if options.base_url is not None:
+        if max(counts.values()) > 1:
+            raise UsageError("--base-replicas and --small-replicas start engines: give a running router as --base-url")
         if options.gpus:
             raise UsageError("--gpus is for engines that would be started, not for running servers")
         pair = Pair(name="attached", title="running servers", base=Model(model=""), small=Model(model=""))
@@ -60,15 +65,16 @@ def engines_for(options: "Options", bench: Bench) -> Choice:
     else:
         pair, why = _automatic_pair(bench, cards)
     if cards:
-        placement = place(pair, cards)
-        specs = tuple(_on_gpu(placement, role) for role in ROLES)
+        mine = replicas.group(cards, counts)
+        placement = place(pair, mine * replicas.machines(pair.args))
+        specs = tuple(replicas.spread(_on_gpu(placement, role), counts[role], len(mine)) for role in ROLES)
         return Choice(pair=pair, why=why, specs=specs, hardware=in_words(cards), placement=placement)
     if needs_gpu(pair):
         raise UsageError(
             f"pair {pair.name} needs GPUs ({' or '.join(remedies(pair, cards)) or 'several'}) and this machine has no GPU; "
             "try --pair demo, or --base-url and --small-url of running servers; --gpus with --dry-run plans for other machines"
         )
-    specs = tuple(_on_cpu(pair, role) for role in ROLES)
+    specs = tuple(replicas.spread(_on_cpu(pair, role), counts[role], 0) for role in ROLES)
     return Choice(pair=pair, why=why, specs=specs, hardware="none (CPU, pure torch)")
 
 

@@ -3,7 +3,7 @@
 Knows nothing of click, HTTP or run folders.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -39,6 +39,8 @@ class Options:
     small_model: str | None = None
     base_url: str | None = None
     small_url: str | None = None
+    base_replicas: int = 1
+    small_replicas: int = 1
     gpus: str | None = None
     preset: str = "default"
     sweep: str | None = None
@@ -71,8 +73,8 @@ class Variant(NamedTuple):
 class Plan:
     """A run, resolved: its problems, models, variants and prompts. `specs` is empty where running servers are used.
 
-    `concurrency` is "auto" until it has been measured on the engines. `why` says why this pair was chosen where nobody named one;
-    `elsewhere` that the GPUs are not this machine's.
+    `concurrency` is "auto" until it has been measured on the engines, `replicas` is how many of each there are. `why` says why
+    this pair was chosen where nobody named one; `elsewhere` that the GPUs are not this machine's.
     """
 
     bench: Bench
@@ -95,6 +97,7 @@ class Plan:
     why: str = ""
     placement: Placement | None = None
     elsewhere: bool = False
+    replicas: dict[Author, int] = field(default_factory=dict)
 
     @property
     def problems(self) -> list[Row]:
@@ -134,6 +137,7 @@ class Plan:
             "seed": self.seed,
             "concurrency": self.concurrency,
             **({"decode": asdict(self.decode)} if self.decode and variant.speculates else {}),
+            **self.several,
         }
 
     def name(self, variants: tuple[Variant, ...]) -> str:
@@ -152,7 +156,13 @@ class Plan:
             "gpu": self.hardware,
             "dataset_sha256": self.rows.sha256,
             "dataset_origin": self.rows.origin,
+            **self.several,
         }
+
+    @property
+    def several(self) -> dict[str, Any]:
+        """How many replicas there are, where there are several of an engine."""
+        return {"replicas": self.replicas} if any(count > 1 for count in self.replicas.values()) else {}
 
     def texts(self, row: Row, chats: dict[Author, ChatFormat]) -> Texts:
         """The rendered texts of one problem."""
@@ -233,6 +243,7 @@ def resolve(options: Options) -> Plan:
         why=choice.why,
         placement=choice.placement,
         elsewhere=options.gpus is not None,
+        replicas={spec.role: spec.replicas for spec in specs},
     )
 
 

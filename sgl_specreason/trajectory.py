@@ -151,7 +151,8 @@ class Texts:
 class Trajectory:
     """One attempt: (problem, sample), its settings, and what was written and decided so far.
 
-    Attempts with different `cache_key` share nothing in an engine's cache. `tokens_kept` are thinking tokens, of kept
+    Attempts with different `cache_key` share nothing in an engine's cache. Behind a router all requests of one `routing_key`
+    go to the same replica, which holds their prefix. `tokens_kept` are thinking tokens, of kept
     steps only.
     """
 
@@ -161,6 +162,7 @@ class Trajectory:
     policy: Policy
     texts: Texts
     cache_key: str = ""
+    routing_key: str = field(init=False)
     contexts: Contexts = field(init=False)
     kept: list[Kept] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
@@ -173,6 +175,8 @@ class Trajectory:
 
     def __post_init__(self) -> None:
         self.contexts = Contexts(think_end=self.texts.think_end)
+        name = f"{self.cache_key}\0{self.problem_id}\0{self.sample}"  # a header holds ASCII only
+        self.routing_key = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
     @property
     def tokens_left(self) -> int:

@@ -22,6 +22,10 @@ CONNECT_TIMEOUT_S = 5.0
 PATIENCE_S = 120.0
 FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_RETRY_AFTER_S = 0.1, 5.0, 30.0
 PIECE_BYTES = 1 << 16
+ROUTING_KEY = "X-SMG-Routing-Key"
+"""Requests with the same value go to the same replica behind a router of sglang-router whose policy is `manual`."""
+NOTICED_S = 3.0
+"""A router that is started here knows after two seconds that a replica is gone; sooner it would be asked again for nothing."""
 
 Kind = Literal["unreachable", "broken", "late", "answer", "final"]
 AGAIN: dict[Kind, float] = {"unreachable": math.inf, "broken": 4, "late": 1, "answer": 7, "final": 0}
@@ -36,10 +40,18 @@ class Health:
     """What is known of one server beyond single requests, shared with whoever looks after it.
 
     An unreachable one is waited for during `patience_s` seconds. `gone` says why it will not come back, once that is known.
+    Behind a router are `replicas`: while one of them may answer, their router does.
     """
 
     patience_s: float = PATIENCE_S
     gone: str | None = None
+    replicas: tuple["Health", ...] = ()
+
+    @property
+    def lost(self) -> str | None:
+        """Why nothing will answer any more."""
+        reasons = [replica.gone for replica in self.replicas]
+        return self.gone or (reasons[-1] if all(reasons) and reasons else None)
 
 
 class Failure(NamedTuple):
@@ -96,19 +108,21 @@ class Transport:
         timeout_s: float | None = None,
         parse: bool = True,
         patient: bool = False,
+        key: str | None = None,
     ) -> Answer:
         """One exchange; `patient` tries it again, with jittered waits, while that can help (AGAIN).
 
-        A request with a "rid" has another one each time, since the server may still know the first. Returns the JSON object
-        of the answer, {} unless `parse`. Raises EngineGone where the server is no longer there at all, and RequestError for
-        everything else that goes wrong.
+        Requests with the same `key` stay on one replica (ROUTING_KEY). One with a "rid" has another rid each time, since the
+        server may still know the first. Returns the JSON object of the answer, {} unless `parse`. Raises EngineGone where the
+        server is no longer there at all, and RequestError for everything else that goes wrong.
         """
         body = None if data is None else orjson.dumps(data)
         counts: dict[Kind, int] = {}
         began = time.monotonic()
         while True:
             self._check()
-            reply = self._exchange(verb, path, body, timeout_s or self._timeout_s, parse)
+            headers = self._headers | ({ROUTING_KEY: key} if key else {})
+            reply = self._exchange(verb, path, body, headers, timeout_s or self._timeout_s, parse)
             if isinstance(reply, dict):
                 return Answer(reply, sum(counts.values()))
             self._check()
@@ -141,14 +155,14 @@ class Transport:
         """Raises what no request can get past."""
         if self.stopped.is_set():
             raise RequestError(f"{self.role}: the run was stopped")
-        if self.health.gone is not None:
-            raise EngineGone(self.health.gone)
+        if lost := self.health.lost:
+            raise EngineGone(lost)
 
     def _exchange(
-        self, verb: str, path: str, body: bytes | None, timeout_s: float, parse: bool
+        self, verb: str, path: str, body: bytes | None, headers: dict[str, str], timeout_s: float, parse: bool
     ) -> dict[str, Any] | Failure:
         try:
-            status, headers, content = self._bytes(verb, path, body, timeout_s)
+            status, said, content = self._bytes(verb, path, body, headers, timeout_s)
         except (NewConnectionError, ConnectTimeoutError) as error:
             return Failure("unreachable", f"{type(error).__name__}: {_first_line(error)}")
         except (TimeoutError, _Late) as error:
@@ -157,8 +171,10 @@ class Transport:
             return Failure("broken", f"{type(error).__name__}: {_first_line(error)}")
         if status != 200:
             words = content[:500].decode("utf-8", "replace").strip()
+            if failure := _of_router(said.get("X-SMG-Error-Code", ""), f"HTTP {status}: {words}"):
+                return failure
             later = status >= 500 or status in LATER
-            return Failure("answer" if later else "final", f"HTTP {status}: {words}", _retry_after(headers))
+            return Failure("answer" if later else "final", f"HTTP {status}: {words}", _retry_after(said))
         if not parse:
             return {}
         try:
@@ -169,13 +185,15 @@ class Transport:
             return Failure("answer", "an object was expected")
         return Failure("final", str(answer["error"])) if "error" in answer else answer
 
-    def _bytes(self, verb: str, path: str, body: bytes | None, timeout_s: float) -> tuple[int, Any, bytes]:
+    def _bytes(
+        self, verb: str, path: str, body: bytes | None, headers: dict[str, str], timeout_s: float
+    ) -> tuple[int, Any, bytes]:
         """Status, headers and body of one exchange. A server that sends a little now and then does not escape the deadline."""
         reply = self._pool.urlopen(
             verb,
             self._path + path,
             body=body,
-            headers=self._headers,
+            headers=headers,
             timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s),
             retries=False,
             redirect=False,
@@ -227,6 +245,15 @@ class _Open:
             if sock is not None:
                 with suppress(OSError):
                     sock.shutdown(SHUT_RDWR)
+
+
+def _of_router(code: str, words: str) -> Failure | None:
+    """What a router says when its replicas are the trouble (sglang-router 0.3.2); None where it only passes their words on."""
+    if code in ("no_available_workers", "no_workers"):
+        return Failure("unreachable", words)
+    if code == "call_upstream_request_error":  # no connection to a replica, or one that broke off
+        return Failure("broken", words, NOTICED_S)
+    return None
 
 
 def _retry_after(headers: Any) -> float:

@@ -144,9 +144,7 @@ class ScriptedTransport(Transport):
 
     answer: Callable[[dict[str, Any]], bytes | None]
 
-    def _exchange(
-        self, verb: str, path: str, body: bytes | None, timeout_s: float, parse: bool
-    ) -> dict[str, Any] | Failure:
+    def _exchange(self, verb: str, path: str, body: bytes | None, *rest: Any) -> dict[str, Any] | Failure:
         if path != "/generate":
             return {"model_path": "scripted"}
         content = self.answer(json.loads(body or b""))
