@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +98,8 @@ class Session:
         counts = []
         for role, endpoint in self.endpoints.items():
             need = len(endpoint.ids(texts.prompts[role])) + policy.budget_tokens + policy.answer_tokens
-            counts.append(int(endpoint.server_info.get("max_total_num_tokens", MOST * need)) // need)
+            each = int(endpoint.server_info.get("max_total_num_tokens", MOST * need)) // need
+            counts.append(each * max(1, len(endpoint.replicas)))
         return max(1, min(counts))
 
     def run(self, top: Path, folders: dict[Variant, Path], interruption: Interruption, *, resume: bool) -> None:
@@ -168,9 +169,17 @@ class Session:
         return record if error is None else record | {"error": str(error)}
 
     def _warm_up(self) -> None:
-        """One unrecorded short trajectory of each method, then an empty cache, so that the first problem pays nothing extra."""
+        """One unrecorded short trajectory of each method, then an empty cache, so that the first problem pays nothing extra.
+
+        Where there are replicas, as many side by side, which a router shares out among them.
+        """
+        count = max(self.plan.replicas.values(), default=1)
         for variant in {variant.method: variant for variant in self.variants}.values():
-            self._run(variant, self._shortened(variant, self.plan.problems[0], WARM_UP_TOKENS))
+            tasks = [self._shortened(variant, self.plan.problems[0], WARM_UP_TOKENS) for _ in range(count)]
+            for number, task in enumerate(tasks):
+                task.routing_key = f"warm up {number}"
+            for _ in run_all(tasks, partial(self._run, variant), count):
+                pass
         for endpoint in self.endpoints.values():
             endpoint.flush_cache()
 
