@@ -19,7 +19,7 @@ def replay(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Run
     """What the command printed, and its runs by method."""
     out = tmp_path_factory.mktemp("replay")
     command = [sys.executable, "-m", "sgl_specreason.replay", *COMMAND, "--out", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2400)
     assert done.returncode == 0, done.stderr[-3000:]
     (top,) = out.iterdir()
     return done.stdout, {run.method: run for run in load_runs(top)}
