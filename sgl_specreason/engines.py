@@ -120,7 +120,7 @@ def cpu_args(max_total_tokens: int) -> tuple[str, ...]:
     return (
         "--device", "cpu", "--dtype", "float32", "--sleep-on-idle", "--disable-overlap-schedule",
         "--attention-backend", "torch_native", "--enable-deterministic-inference",
-        "--mem-fraction-static", "0.3", "--max-total-tokens", str(max_total_tokens), "--log-level", "warning",
+        "--mem-fraction-static", "0.6", "--max-total-tokens", str(max_total_tokens), "--log-level", "warning",
     )  # fmt: skip
 
 
@@ -280,7 +280,8 @@ def _guarded(spec: Startable, port: int, log: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=sink,
             stderr=subprocess.STDOUT,
-            env=os.environ | spec.env | {KEY_VARIABLE: spec.api_key},
+            # and nothing is imported from the working directory
+            env=os.environ | spec.env | {KEY_VARIABLE: spec.api_key, "PYTHONSAFEPATH": "1"},
             start_new_session=True,
         )
 
