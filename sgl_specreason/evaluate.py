@@ -18,7 +18,7 @@ from sgl_specreason.interruption import Interruption
 from sgl_specreason.pairs import ROLES
 from sgl_specreason.plan import Plan
 from sgl_specreason.policy import Author
-from sgl_specreason.prompts import ChatFormat, load_tokenizer
+from sgl_specreason.prompts import ChatFormat, load_chats
 from sgl_specreason.session import Say, Session
 from sgl_specreason.transport import Health
 
@@ -44,8 +44,17 @@ class Access:
             raise UsageError("--api-key: has characters that no HTTP header can hold: printable ASCII is wanted")
 
 
-def run(plan: Plan, *, out: Path, resume: Path | None, access: Access, interruption: Interruption, say: Say) -> Path:
-    """Runs every variant of the plan. Returns the folder with everything.
+def run(
+    plan: Plan,
+    *,
+    out: Path,
+    resume: Path | None,
+    access: Access,
+    interruption: Interruption,
+    say: Say,
+    kind: type[Session] = Session,
+) -> Path:
+    """Runs every variant of the plan, in sessions of this kind. Returns the folder with everything.
 
     Raises UsageError before anything is started, EngineError where an engine fails for good, WriteError on a full disk,
     Interrupted on Ctrl-C and SIGTERM.
@@ -59,12 +68,14 @@ def run(plan: Plan, *, out: Path, resume: Path | None, access: Access, interrupt
         )
         for words in filter(None, map(replicas.unknown, attached.values())):
             say(words)
-    chats = _chats(plan)
+    chats = load_chats(plan.models, plan.think_tags, trust_remote_code=plan.trust_remote_code)
     if plan.decode and not attached:
         plan.decode.check(chats, {spec.role: limits.vocabulary_size(spec) for spec in plan.specs})
-    limits.check(plan, chats, limits.served(attached) if attached else limits.configured(plan.specs))
+    kind.check(plan, chats, limits.served(attached) if attached else limits.configured(plan.specs))
     plan, rates = settled(plan, resume)
     top, folders = folders_of(plan, out, resume)
+    if plan.why:
+        say(plan.why)
     with ExitStack() as stack:
         stack.enter_context(records.held(top))
         try:
@@ -79,15 +90,13 @@ def run(plan: Plan, *, out: Path, resume: Path | None, access: Access, interrupt
                     running = engines
                     if not attached:
                         running = engines | stage.enter_context(_base(plan, access, top / "logs", say, speculating))
-                        limits.check(plan, chats, limits.served(running))
+                        kind.check(plan, chats, limits.served(running))
                     importing.join()  # two threads that import SGLang at once may deadlock
-                    endpoints = _endpoints(plan, running, chats, access.request_timeout_s)
+                    endpoints = _endpoints(plan, running, chats, access.request_timeout_s, kind)
                     for endpoint in endpoints.values():
                         stage.callback(endpoint.stop)
                     _check_served(endpoints["base"], speculating=speculating)
-                    session = Session(
-                        plan=plan, variants=variants, chats=chats, endpoints=endpoints, say=say, rates=rates
-                    )
+                    session = kind(plan=plan, variants=variants, chats=chats, endpoints=endpoints, say=say, rates=rates)
                     if plan.concurrency == "auto":
                         session = session.with_measured_concurrency()
                         plan, rates = session.plan, session.rates
@@ -145,25 +154,19 @@ def _check_served(base: "Endpoint", *, speculating: bool) -> None:
         raise UsageError("base is served without token-level speculation: methods with +decode need it")
 
 
-def _chats(plan: Plan) -> dict[Author, ChatFormat]:
-    tokenizers = {
-        role: load_tokenizer(model, trust_remote_code=plan.trust_remote_code) for role, model in plan.models.items()
-    }
-    return {role: ChatFormat(tokenizer=tokenizer) for role, tokenizer in tokenizers.items()}
-
-
 def _endpoints(
     plan: Plan,
     running: dict[Author, servers.Engine],
     chats: dict[Author, ChatFormat],
     timeout_s: float,
+    kind: type[Session],
 ) -> dict[Author, "Endpoint"]:
     """Endpoints over the running engines, after checking that the judge can answer with one token."""
-    from sgl_specreason.endpoint import Endpoint
     from sgl_specreason.score import DIGITS, WORDS
 
+    endpoint = kind.endpoint_class()
     endpoints = {
-        role: Endpoint(
+        role: endpoint(
             engine.url,
             role=role,
             tokenizer=chats[role].tokenizer,

@@ -45,7 +45,7 @@ def check(plan: Plan, chats: dict[Author, ChatFormat], rooms: dict[Author, Room]
             continue
         vocabulary = Vocabulary(chats[role].tokenizer)
         budget = max(variant.policy.budget_tokens for variant in variants)
-        rest = max(_rest(vocabulary, rows[0][1], variant, role) for variant in variants)
+        rest = max(rest_of(vocabulary, rows[0][1], variant, role) for variant in variants)
         # a token is at least a byte: most prompts need not be tokenised
         long = [
             (name, texts) for name, texts in rows if len(texts.prompts[role].encode()) > room.tokens - budget - rest
@@ -106,7 +106,7 @@ def _cache_room(role: Author, tokens: int) -> Room:
     return Room(tokens=tokens, remedy=f"a larger cache for {role} (max_total_tokens of the pair, --max-total-tokens)")
 
 
-def _rest(vocabulary: Vocabulary, texts: Texts, variant: Variant, role: Author) -> int:
+def rest_of(vocabulary: Vocabulary, texts: Texts, variant: Variant, role: Author) -> int:
     """The most tokens that a request needs beyond prompt and budget: the judge's turn, or closing the thought and the answer."""
     policy = variant.policy
     judging = not is_alone(variant.method) and role == "base"

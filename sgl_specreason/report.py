@@ -124,12 +124,15 @@ def _trajectory(words: Sequence[Path]) -> str:
 def _page(folders: Sequence[Path], *, force: bool, rescore: bool, **others: Any) -> str:
     from sgl_specreason.page import page
 
-    return page(_read(folders, force=force, rescore=rescore))
+    runs = _read(folders, force=force, rescore=rescore)
+    _check_replays(runs, answers="--html")
+    return page(runs)
 
 
 def _read(folders: Sequence[Path], *, force: bool, rescore: bool) -> list[Run]:
     """The runs of these folders, graded again if asked to. Raises UsageError, naming the keys, if they do not compare."""
     found = [run for folder in folders for run in load_runs(folder)]
+    _check_replays(found, rescore=rescore)
     varied = found[0].varied if len(folders) == 1 else ()
     if (differ := differing(found, swept=varied)) and not force:
         raise UsageError(
@@ -140,6 +143,15 @@ def _read(folders: Sequence[Path], *, force: bool, rescore: bool) -> list[Run]:
             click.echo(rescored(run.path, run.config), err=True)
         found = [run for folder in folders for run in load_runs(folder)]
     return found
+
+
+def _check_replays(runs: Sequence[Run], *, rescore: bool = False, answers: str = "") -> None:
+    """Raises UsageError where a replay would pass for a run, or is asked for answers."""
+    replays = [run.is_replay for run in runs]
+    if any(replays) and not all(replays):
+        raise UsageError("a replay has no answers and does not compare with a run; show them one by one")
+    if any(replays) and (rescore or answers):
+        raise UsageError(f"{answers or '--rescore'}: a replay has no answers")
 
 
 def _report(
@@ -154,7 +166,7 @@ def _report(
     confidence: float,
 ) -> tuple[str, str]:
     """What is asked for, as it is printed and as Markdown."""
-    _read(folders, force=force, rescore=rescore)
+    _check_replays(_read(folders, force=force, rescore=rescore), answers="--calibrate" if calibrate else "")
     runs = [run for folder in folders for run in written(folder)]
     if calibrate:
         from sgl_specreason.calibrate import calibration
