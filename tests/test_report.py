@@ -231,7 +231,9 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path, content: str | None) -
 
 
 def test_a_low_label_mass_names_the_template(tmp_path: Path) -> None:
-    vague = [record(n, correct=True, steps=[{"by": "small", "text": "x", "tokens": 1, "label_mass": 0.2}]) for n in range(4)]
+    vague = [
+        record(n, correct=True, steps=[{"by": "small", "text": "x", "tokens": 1, "label_mass": 0.2}]) for n in range(4)
+    ]
     assert "prompts/judge.txt" in invoke(run_folder(tmp_path / "run", vague)).stdout
 
 

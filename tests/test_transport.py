@@ -121,7 +121,7 @@ def test_what_may_work_later_is_tried_again_and_counted(reply: bytes, words: str
 )
 def test_what_would_be_the_same_again_is_not_tried_again(reply: bytes) -> None:
     with server(reply, http(GOOD)) as (url, requests):
-        with pytest.raises(RequestError, match="too long|no key|cannot"):
+        with pytest.raises(RequestError, match=r"too long|no key|cannot"):
             client(url).call("POST", "/generate", {}, patient=True)
         assert len(requests) == 1
 

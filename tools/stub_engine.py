@@ -136,7 +136,9 @@ async def serve(size: int, tokens: int) -> None:
 
 def main() -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--vocabulary", type=at_least(1), default=150_000, help="ids are as wide as those of a real model")
+    parser.add_argument(
+        "--vocabulary", type=at_least(1), default=150_000, help="ids are as wide as those of a real model"
+    )
     parser.add_argument("--step-tokens", type=at_least(1), default=20)
     options = parser.parse_args()
     try:

@@ -734,7 +734,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/train-demo"))
     parser.add_argument("--minutes", type=at_least(0.01, float), default=20.0, help="wall time to train for")
     parser.add_argument("--layers", type=at_least(0), default=0, help="depth after this stage (0: the stage's default)")
-    parser.add_argument("--rate", type=at_least(0, float), default=0.0, help="peak learning rate (0: the stage's default)")
+    parser.add_argument(
+        "--rate", type=at_least(0, float), default=0.0, help="peak learning rate (0: the stage's default)"
+    )
     parser.add_argument("--batch", type=at_least(1), default=8, help="problems per update")
     parser.add_argument("--threads", type=at_least(1), default=1)
     parser.add_argument("--seed", type=int, default=0)
