@@ -22,6 +22,7 @@ from sglang.lang.ir import SglSamplingParams
 
 from sgl_specreason.context import Contexts, Prompt
 from sgl_specreason.errors import Aborted, ContextFull, EngineError, EngineGone, RequestError
+from sgl_specreason.keys import without_keys
 from sgl_specreason.prompts import Tokenizer
 from sgl_specreason.score import Likelihood
 from sgl_specreason.steps import BLANK_LINE
@@ -65,6 +66,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         self.role = role
         self.tokenizer = tokenizer
         self.base_url = url.rstrip("/")
+        self._api_key = api_key
         self.chat_template = get_chat_template("default")
         self.transport = Transport(
             self.base_url, role=role, api_key=api_key, connections=connections, timeout_s=timeout_s, health=health
@@ -212,7 +214,8 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         for transport in self.replicas or [self.transport]:
             with suppress(*silent):
                 info = transport.call("GET", "/server_info", timeout_s=INFO_TIMEOUT_S, patient=True).content
-                return {key: value for key, value in info.items() if "api_key" not in key}
+                known: dict[str, Any] = without_keys(info, self._api_key)
+                return known
         return {}
 
     @cached_property

@@ -125,6 +125,7 @@ def test_requests_of_a_key_stay_on_one_replica_and_keys_spread_over_both(stubs: 
     logs = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert set(logs) == {"base-1.log", "base-2.log", "base-router.log"}
     assert not any(KEY in text for text in logs.values())
+    assert "huggingface.co" not in logs["base-router.log"]  # it looks for its replicas' tokenizer
 
 
 def test_a_replica_that_dies_loses_nothing_and_comes_back(stubs: EngineSpec, tmp_path: Path) -> None:
@@ -375,6 +376,23 @@ def test_what_the_router_has_no_route_for_is_asked_of_each_replica(
     assert again.server_info["enable_priority_scheduling"] is True
     base.stop()
     again.stop()
+
+
+def test_no_key_that_a_server_tells_is_recorded(fake_engine: Start) -> None:
+    """SGLang 0.5.23 tells its key three times: config.json held two of them."""
+    engine = fake_engine(judge)
+    engine.info = {
+        "launch_command": f"--model-path m --api-key '{KEY}' --admin-api-key other-secret --port 1",
+        "internal_states": [{"api_key": KEY, "admin_api_key": "other-secret", "tokens": 5}],
+        "note": f"Bearer {KEY}",
+    }
+    one = endpoint(engine.url, "base")
+    one.stop()
+    said = json.dumps(one.server_info)
+    assert KEY not in said
+    assert "secret" not in said
+    assert one.server_info["internal_states"] == [{"tokens": 5}]
+    assert one.server_info["launch_command"] == "--model-path m --api-key [key] --admin-api-key [key] --port 1"
 
 
 def test_a_running_router_is_attached_with_its_replicas(fake_engine: Start, routed: Callable[..., Engine]) -> None:
