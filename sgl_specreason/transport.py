@@ -19,6 +19,7 @@ from sgl_specreason.errors import EngineGone, RequestError
 
 REQUEST_TIMEOUT_S = 1800.0
 CONNECT_TIMEOUT_S = 5.0
+HEALTH_TIMEOUT_S = 5.0
 PATIENCE_S = 120.0
 FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_RETRY_AFTER_S = 0.1, 5.0, 30.0
 PIECE_BYTES = 1 << 16
@@ -29,7 +30,7 @@ NOTICED_S = 3.0
 
 Kind = Literal["unreachable", "broken", "late", "answer", "final"]
 AGAIN: dict[Kind, float] = {"unreachable": math.inf, "broken": 4, "late": 1, "answer": 7, "final": 0}
-"""How often a request is tried again after a failure of each kind: no connection (as long as the server has patience), one that
+"""How often a request is tried again, on a server that is up, after a failure of each kind: no connection (as long as the server has patience), one that
 breaks off (a few times: the request itself may be what kills the server), no answer in time, an answer that says that it may
 work later or that is no answer (HTTP 408, 429, 5xx; not JSON), and one that will be the same for ever."""
 LATER = (408, 429)
@@ -118,7 +119,7 @@ class Transport:
         """
         body = None if data is None else orjson.dumps(data)
         counts: dict[Kind, int] = {}
-        began = time.monotonic()
+        down_since: float | None = None
         while True:
             self._check()
             headers = self._headers | ({ROUTING_KEY: key} if key else {})
@@ -128,12 +129,16 @@ class Transport:
             self._check()
             words = f"{self.role}: {self.url}{path}: {reply.words}"
             count = counts[reply.kind] = counts.get(reply.kind, 0) + 1
-            if not patient or count > AGAIN[reply.kind]:
+            over = count > AGAIN[reply.kind]
+            if not patient or (over and (reply.kind in ("late", "final") or self._is_well())):
                 raise RequestError(words if count == 1 else f"{words} (tried {count} times)")
-            if reply.kind != "unreachable":
-                began = time.monotonic()  # there was a server
-            elif time.monotonic() - began > self.health.patience_s:
-                raise EngineGone(f"{words}, for {self.health.patience_s:.0f} s")
+            if reply.kind == "unreachable" or over:
+                now = time.monotonic()
+                down_since = now if down_since is None else down_since
+                if now - down_since > self.health.patience_s:
+                    raise EngineGone(f"{words}, for {self.health.patience_s:.0f} s")
+            else:
+                down_since = None
             wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(sum(counts.values()) - 1, 10))
             self.stopped.wait(max(reply.wait_s, wait * random.uniform(0.5, 1.0)))
             if data is not None and "rid" in data:
@@ -150,6 +155,10 @@ class Transport:
         self.stopped.set()
         self._open.shut()
         self._pool.close()
+
+    def _is_well(self) -> bool:
+        """Whether the server is up: then a request that always fails is itself the trouble. Proxies answer for dead servers."""
+        return isinstance(self._exchange("GET", "/health", None, self._headers, HEALTH_TIMEOUT_S, parse=False), dict)
 
     def _check(self) -> None:
         """Raises what no request can get past."""

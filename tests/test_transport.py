@@ -31,8 +31,11 @@ def received(connection: socket.socket) -> bytes:
 
 
 @contextmanager
-def server(*replies: bytes | Callable[[socket.socket], None]) -> Iterator[tuple[str, list[bytes]]]:
-    """A server with one reply for each connection, the last one for all further ones; its URL and the requests it had."""
+def server(*replies: bytes | Callable[[socket.socket], None], well: bool = True) -> Iterator[tuple[str, list[bytes]]]:
+    """A server with one reply for each request, the last one for all further ones; its URL and the requests it had.
+
+    Asked for its health it says that it is `well`, which counts as no request.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     requests: list[bytes] = []
 
@@ -44,7 +47,11 @@ def server(*replies: bytes | Callable[[socket.socket], None]) -> Iterator[tuple[
             except OSError:
                 return
             with connection:
-                requests.append(received(connection))
+                request = received(connection)
+                if request.startswith(b"GET /health"):
+                    connection.sendall(http(b"", "200 OK" if well else "503 Dead", "Connection: close\r\n"))
+                    continue
+                requests.append(request)
                 reply = replies[min(number, len(replies) - 1)]
                 number += 1
                 if callable(reply):
@@ -133,6 +140,15 @@ def test_a_request_that_always_fails_is_given_up(reply: bytes, tries: int) -> No
         with pytest.raises(RequestError, match=rf"tried {tries} times"):
             client(url, timeout_s=0.2).call("POST", "/generate", {}, patient=True)
         assert len(requests) == tries
+
+
+@pytest.mark.parametrize("reply", [http(b"", "502 Bad Gateway"), reset], ids=["a gateway", "resets"])
+def test_a_dead_server_behind_something_that_answers_for_it_is_waited_for(reply: bytes) -> None:
+    """A proxy before an engine that was killed must not cost every trajectory that is under way."""
+    with server(*[reply] * 12, http(GOOD), well=False) as (url, _):
+        assert client(url).call("POST", "/generate", {}, patient=True) == ({"ok": 1}, 12)
+    with server(reply, well=False) as (url, _), pytest.raises(EngineGone):
+        client(url, health=Health(patience_s=0.3)).call("POST", "/generate", {}, patient=True)
 
 
 def test_a_server_that_asks_for_time_gets_it() -> None:
