@@ -30,9 +30,10 @@ NOTICED_S = 3.0
 
 Kind = Literal["unreachable", "broken", "late", "answer", "final"]
 AGAIN: dict[Kind, float] = {"unreachable": math.inf, "broken": 4, "late": 1, "answer": 7, "final": 0}
-"""How often a request is tried again, on a server that is up, after a failure of each kind: no connection (as long as the server has patience), one that
-breaks off (a few times: the request itself may be what kills the server), no answer in time, an answer that says that it may
-work later or that is no answer (HTTP 408, 429, 5xx; not JSON), and one that will be the same for ever."""
+"""How often a request is tried again, on a server that is up, after a failure of each kind: no connection (as long as the
+server has patience), one that breaks off (a few times: the request itself may be what kills the server), no answer in time, an
+answer that says that it may work later or that is no answer (HTTP 408, 429, 5xx; not JSON), and one that will be the same for
+ever."""
 LATER = (408, 429)
 
 
