@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from fake_engine import CharTokenizer, FakeEngine, Payload, Raw, answer, digits
 
 import sgl_specreason.program  # noqa: F401  # third-party warnings at import must not be errors in a test
-from sgl_specreason import engines, evaluate, gpus
+from sgl_specreason import engines, gpus, prompts
 from sgl_specreason.decode import Decode
 from sgl_specreason.engines import Engine, EngineSpec
 from sgl_specreason.errors import UsageError
@@ -113,7 +113,7 @@ def served(fake_engine: Start, monkeypatch: pytest.MonkeyPatch) -> list[EngineSp
     monkeypatch.setattr(engines, "started", started)
     monkeypatch.setattr(gpus, "found", lambda: [gpus.Gpu(name="card", memory_gb=80)])
     tokenizer = CharTokenizer()
-    monkeypatch.setattr(evaluate, "load_tokenizer", lambda *_, **__: tokenizer)
+    monkeypatch.setattr(prompts, "load_tokenizer", lambda *_, **__: tokenizer)
     return begun
 
 
