@@ -50,12 +50,15 @@ class Pair:
         kind = "score" if payload["sampling_params"]["max_new_tokens"] == 0 else "write"
         return self.next(kind, prompt)
 
-    def judge_after(self, drafts: int) -> None:
-        """Has the judge wait until that many drafts have been asked for."""
+    def judge_after(self, drafts: int = 0, *, writes: int = 0, last: int = 0) -> None:
+        """Has the judge wait until that many drafts, from its judgement `last` on also that many of base's steps, are begun."""
 
         def patient(prompt: str, payload: Payload) -> Any:
             deadline = time.monotonic() + 5
-            while len(self.asked["draft"]) < drafts and time.monotonic() < deadline:
+            judging = payload["sampling_params"]["max_new_tokens"] == 0 and len(self.asked["score"]) + 1 >= last
+            while time.monotonic() < deadline and (
+                len(self.asked["draft"]) < drafts or (judging and len(self.asked["write"]) < writes)
+            ):
                 time.sleep(0.005)
             return self.judge_or_write(prompt, payload)
 
@@ -533,6 +536,7 @@ def test_where_few_drafts_pass_base_begins_its_step_beside_the_judge(fake_engine
     """From the fifth step on, after four rejections; an accepted draft drops what base has begun."""
     drafts = ["Bad.\n\n"] * 5 + ["Fine.</think>"]
     pair = Pair(fake_engine, drafts, [1, 1, 1, 1, 1, 9], ["Mine.\n\n"] * 5 + [Held("Too")] + ["A"])
+    pair.judge_after(writes=6, last=6)
     t = pair.run(eager_regenerate=True)
     assert thought(t) == "Mine.\n\n" * 5 + "Fine.</think>"
     assert [call.account.completion_tokens for call in t.calls if call.dropped] == [3]
