@@ -1,6 +1,7 @@
 """Owns token-level speculation of base (SpecReason+Decode, arXiv 2504.07891, section 4.2): how its server is asked for it.
 
-Knows no HTTP. Flags and rules were read in SGLang 0.5.23's arg_groups/speculative_hook.py and are the same in 0.5.16 where used.
+Knows no HTTP. Flags were read in SGLang 0.5.23 and 0.5.16 (server_args.py), the rule of one vocabulary in 0.5.23's
+speculative/standalone_worker_v2.py.
 """
 
 from dataclasses import dataclass, replace

@@ -35,8 +35,8 @@ OF_BENCH = "default: the bench's"
     "methods",
     multiple=True,
     metavar="NAME",
-    help="specreason, base, small, or the controls random and always; repeatable. Several run problem by problem on the "
-    "same engines.  [default: base, small, specreason]",
+    help="specreason, base, small, or the controls random and always; repeatable. Several run on the same engines, "
+    "problem by problem, or one after the other above concurrency 1.  [default: base, small, specreason]",
 )
 @click.option(
     "--pair",
@@ -246,8 +246,8 @@ def main(**options: Any) -> None:  # fmt: skip
 
 
 def _evaluate(options: dict[str, Any], interruption: Interruption) -> None:
-    from sgl_specreason import plan as plans
     from sgl_specreason import records
+    from sgl_specreason import resolve as plans
 
     if options["gpus"] and not options["dry_run"]:
         raise UsageError("--gpus is for --dry-run: engines run on the cards that there are")

@@ -8,13 +8,14 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sgl_specreason import engines as servers
-from sgl_specreason import limits, records, replicas, report
+from sgl_specreason import limits, records, replicas
 from sgl_specreason.errors import EngineGone, Interrupted, UsageError, WriteError
 from sgl_specreason.folders import folders_of, settled
 from sgl_specreason.interruption import Interruption
+from sgl_specreason.keeper import Engine
 from sgl_specreason.pairs import ROLES
 from sgl_specreason.plan import Plan
 from sgl_specreason.policy import Author
@@ -71,7 +72,10 @@ def run(
     chats = load_chats(plan.models, plan.think_tags, trust_remote_code=plan.trust_remote_code)
     if plan.decode and not attached:
         plan.decode.check(chats, {spec.role: limits.vocabulary_size(spec) for spec in plan.specs})
-    kind.check(plan, chats, limits.served(attached) if attached else limits.configured(plan.specs))
+    if attached:
+        infos = {role: servers.info(engine) for role, engine in attached.items()}
+        _check_served(infos["base"], speculating=True in plan.stages)
+    kind.check(plan, chats, limits.served(infos) if attached else limits.configured(plan.specs))
     plan, rates = settled(plan, resume)
     top, folders = folders_of(plan, out, resume)
     if plan.why:
@@ -90,18 +94,19 @@ def run(
                     running = engines
                     if not attached:
                         running = engines | stage.enter_context(_base(plan, access, top / "logs", say, speculating))
-                        kind.check(plan, chats, limits.served(running))
                     importing.join()  # two threads that import SGLang at once may deadlock
                     endpoints = _endpoints(plan, running, chats, access.request_timeout_s, kind)
                     for endpoint in endpoints.values():
                         stage.callback(endpoint.stop)
-                    _check_served(endpoints["base"], speculating=speculating)
+                    if not attached:
+                        infos = {role: endpoint.server_info for role, endpoint in endpoints.items()}
+                        _check_served(infos["base"], speculating=speculating)
+                        kind.check(plan, chats, limits.served(infos))
                     session = kind(plan=plan, variants=variants, chats=chats, endpoints=endpoints, say=say, rates=rates)
                     if plan.concurrency == "auto":
                         session = session.with_measured_concurrency()
                         plan, rates = session.plan, session.rates
                     session.run(top, folders, interruption, resume=resume is not None)
-            report.written(top)
         except KeyboardInterrupt:
             raise Interrupted(top, interruption.code) from None
         except (EngineGone, WriteError) as error:
@@ -110,7 +115,7 @@ def run(
     return top
 
 
-def _attached(access: Access) -> dict[Author, servers.Engine]:
+def _attached(access: Access) -> dict[Author, Engine]:
     assert access.urls is not None
     return {
         role: replicas.attached(role, url, access.api_key, Health(patience_s=access.patience_s))
@@ -118,14 +123,14 @@ def _attached(access: Access) -> dict[Author, servers.Engine]:
     }
 
 
-def _small(plan: Plan, access: Access, logs: Path, say: Say) -> AbstractContextManager[dict[Author, servers.Engine]]:
+def _small(plan: Plan, access: Access, logs: Path, say: Say) -> AbstractContextManager[dict[Author, Engine]]:
     """Small's engine, for the whole run. It starts first: what it leaves free, base shares out."""
     return replicas.started([_spec(plan, access, "small")], logs, say=say)
 
 
 def _base(
     plan: Plan, access: Access, logs: Path, say: Say, speculating: bool
-) -> AbstractContextManager[dict[Author, servers.Engine]]:
+) -> AbstractContextManager[dict[Author, Engine]]:
     """Base's engine, with token-level speculation or without: each needs a start of its own."""
     spec = _spec(plan, access, "base")
     if speculating and plan.decode:
@@ -143,20 +148,20 @@ def _is_finished(folder: Path, plan: Plan) -> bool:
     return sum("error" not in record for record in records.trajectories(folder)) == plan.expected
 
 
-def _check_served(base: "Endpoint", *, speculating: bool) -> None:
-    """Raises UsageError where a server speculates and the methods are named as if it did not, or the other way round."""
-    algorithm = base.server_info.get("speculative_algorithm")
+def _check_served(base: dict[str, Any], *, speculating: bool) -> None:
+    """Raises UsageError where base, by its /server_info, speculates and its methods do not, or the other way round."""
+    algorithm = base.get("speculative_algorithm")
     if algorithm and not speculating:
         raise UsageError(
             f"base is served with {algorithm} speculation: its methods are base+decode and specreason+decode"
         )
-    if speculating and base.server_info and not algorithm:
+    if speculating and base and not algorithm:
         raise UsageError("base is served without token-level speculation: methods with +decode need it")
 
 
 def _endpoints(
     plan: Plan,
-    running: dict[Author, servers.Engine],
+    running: dict[Author, Engine],
     chats: dict[Author, ChatFormat],
     timeout_s: float,
     kind: type[Session],

@@ -3,26 +3,23 @@
 What SGLang takes was read in 0.5.23: tokenizer_manager.py, tp_worker.py, scheduler.py, model_config.py.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sgl_specreason.engines import Engine, EngineSpec
-from sgl_specreason.errors import RequestError, UsageError
+from sgl_specreason.engines import EngineSpec, number_given
+from sgl_specreason.errors import UsageError
 from sgl_specreason.plan import Plan, Variant
 from sgl_specreason.policy import Author, is_alone, plain
 from sgl_specreason.prompts import ChatFormat
 from sgl_specreason.steps import BLANK_LINE
 from sgl_specreason.trajectory import Texts
-from sgl_specreason.transport import Transport
 from sgl_specreason.vocabulary import Vocabulary
 
 INPUT_SPARE, TOTAL_SPARE = 7, 2
 """A prompt is refused above a context of this many tokens less; prompt and reply together are cut there."""
 MAX_REQ_INPUT_LEN_IS_LESS = 6
 CONTEXT_KEYS = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_length", "max_position_embeddings")
-INFO_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,19 +67,19 @@ def configured(specs: Sequence[EngineSpec]) -> dict[Author, Room]:
     found: dict[Author, Room] = {}
     for spec in specs:
         rooms = []
-        asked = _argument(spec, "--context-length")
+        asked = number_given(spec.args, "--context-length")
         if tokens := asked or _context_of(spec):
             rooms.append(_context_room(spec.role, tokens, asked=bool(asked)))
-        if tokens := _argument(spec, "--max-total-tokens"):
+        if tokens := number_given(spec.args, "--max-total-tokens"):
             rooms.append(_cache_room(spec.role, tokens))
         if rooms:
             found[spec.role] = min(rooms, key=lambda room: room.tokens)
     return found
 
 
-def served(running: dict[Author, Engine]) -> dict[Author, Room]:
-    """What the running engines say that they hold; nothing of one that does not say, as behind a router."""
-    rooms = {role: room_of(role, _server_info(engine)) for role, engine in running.items()}
+def served(infos: dict[Author, dict[str, Any]]) -> dict[Author, Room]:
+    """What running engines hold by their own /server_info; nothing of one that does not say, as behind a router."""
+    rooms = {role: room_of(role, info) for role, info in infos.items()}
     return {role: room for role, room in rooms.items() if room is not None}
 
 
@@ -122,13 +119,6 @@ def rest_of(vocabulary: Vocabulary, texts: Texts, variant: Variant, role: Author
     return max(needed)
 
 
-def _argument(spec: EngineSpec, name: str) -> int | None:
-    """The last value that `spec` gives to one of SGLang's own arguments; None where it has none that is a number."""
-    words = [word for arg in spec.args for word in arg.split("=", 1)]
-    values = [value for word, value in itertools.pairwise(words) if word == name and value.isdecimal()]
-    return int(values[-1]) if values else None
-
-
 def _context_of(spec: EngineSpec) -> int | None:
     """The context of a model that is here already, by its configuration and as SGLang reads it (`get_context_length`)."""
     config = _config_of(spec)
@@ -153,14 +143,3 @@ def _config_of(spec: EngineSpec) -> Any:
         return AutoConfig.from_pretrained(spec.model, local_files_only=True, trust_remote_code=trust).get_text_config()
     except (OSError, ValueError, AttributeError):
         return None
-
-
-def _server_info(engine: Engine) -> dict[str, Any]:
-    url = next(iter(engine.workers), engine.url)  # a router does not say
-    transport = Transport(url, role=engine.role, api_key=engine.api_key, connections=1, timeout_s=INFO_TIMEOUT_S)
-    try:
-        return transport.call("GET", "/server_info").content
-    except RequestError:
-        return {}
-    finally:
-        transport.stop()

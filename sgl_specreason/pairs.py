@@ -15,7 +15,7 @@ from sgl_specreason.placement import ROLES, Placement, fitting, in_words, needs_
 from sgl_specreason.policy import Author
 
 if TYPE_CHECKING:
-    from sgl_specreason.plan import Options
+    from sgl_specreason.resolve import Options
 
 __all__ = ["ROLES", "Choice", "engines_for", "short_name"]
 LONGEST_PART = 48

@@ -165,7 +165,7 @@ def _replay(options: dict[str, Any], interruption: Interruption) -> None:
 
 def resolved(options: dict[str, Any]) -> "ReplayPlan":
     """Checks the options and reads the trace. Raises UsageError; starts and writes nothing."""
-    from sgl_specreason import plan as plans
+    from sgl_specreason import resolve as plans
     from sgl_specreason.catalog import Sweep
     from sgl_specreason.replayed import ReplayPlan
 

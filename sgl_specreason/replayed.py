@@ -6,7 +6,7 @@ by small, 7]") that stands for the ids which an engine wrote: what is sent is ex
 
 import itertools
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,11 @@ from sgl_specreason.limits import Room
 from sgl_specreason.plan import Plan, Variant
 from sgl_specreason.policy import Author, Policy, is_alone
 from sgl_specreason.prompts import ChatFormat
-from sgl_specreason.records import digest
 from sgl_specreason.score import Judgement
-from sgl_specreason.session import Record, Session, Task
+from sgl_specreason.session import Record, Session
 from sgl_specreason.steps import BLANK_LINE, Step, pieces
 from sgl_specreason.trace import Trace, TracedProblem, TracedStep
-from sgl_specreason.trajectory import Texts, Trajectory, sampling_seed
+from sgl_specreason.trajectory import Texts, Trajectory
 from sgl_specreason.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -181,19 +180,14 @@ class ReplayPlan(Plan):
 
     def trajectory(self, variant: Variant, row: Row, sample: int, chats: dict[Author, ChatFormat]) -> Replayed:
         return Replayed(
-            problem_id=row.id,
-            sample=sample,
-            sampling_seed=sampling_seed(self.seed, row.id, sample),
-            policy=variant.policy,
-            texts=self.texts(row, chats),
-            cache_key=digest(self.settings(variant)),
+            **self._given(variant, row, sample, chats),
             problem=self.accepted[getattr(variant.policy, "acceptance", None)][row.id],
             seed=self.seed,
         )
 
 
 class ReplaySession(Session):
-    """A session without answers and grades; of several methods side by side, each has the engines to itself."""
+    """A session without answers and grades."""
 
     __slots__ = ()
 
@@ -223,13 +217,6 @@ class ReplaySession(Session):
 
     def graded(self, record: Record, gold: str) -> Record:
         return {"correct": None, "answer": None, "gold": "", "grader": "none"}
-
-    def rounds(self, tasks: Iterable[Task]) -> Iterable[Iterable[Task]]:
-        """One method after the other where several trajectories run side by side: else they would share the engines."""
-        if self.plan.concurrency == 1:
-            return [tasks]
-        all_of_them = list(tasks)
-        return [[task for task in all_of_them if task[0] == variant] for variant in self.variants]
 
     def run(self, top: Path, folders: dict[Variant, Path], interruption: Interruption, *, resume: bool) -> None:
         Session.run(self, top, folders, interruption, resume=resume)

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 from sgl_specreason import engines
-from sgl_specreason.engines import Engine, EngineSpec, Keeper, Progress, free_port
+from sgl_specreason.engines import EngineSpec, number_given
 from sgl_specreason.errors import EngineError, UsageError
 from sgl_specreason.gpus import Gpu
+from sgl_specreason.keeper import MOST_RESTARTS, START_TIMEOUT_S, Engine, Keeper, Progress, free_port
 from sgl_specreason.policy import Author
 from sgl_specreason.transport import Health
 
@@ -111,7 +111,7 @@ def _free_gb(card: Gpu) -> float:
 
 def machines(args: Mapping[str, Sequence[str]]) -> int:
     """Over how many machines the most spread engine of a pair goes, each with cards like this one's."""
-    return max([1, *(_size(words, SIZES["nodes"]) or 1 for words in args.values())])
+    return max([1, *(number_given(words, *SIZES["nodes"]) or 1 for words in args.values())])
 
 
 def spread(spec: EngineSpec, replicas: int, cards: int) -> EngineSpec:
@@ -119,7 +119,7 @@ def spread(spec: EngineSpec, replicas: int, cards: int) -> EngineSpec:
 
     Raises UsageError where its parallelism does not fit the group.
     """
-    sizes = {name: _size(spec.args, options) for name, options in SIZES.items()}
+    sizes = {name: number_given(spec.args, *options) for name, options in SIZES.items()}
     nodes = sizes["nodes"] or 1
     own = (sizes["tp"] or 1) * (sizes["pp"] or 1)
     if sizes["dp"] and "--enable-dp-attention" not in spec.args:
@@ -145,7 +145,7 @@ def copies(spec: EngineSpec) -> list[EngineSpec]:
     """Each replica's own spec, the first card moved on by the size of a group."""
     if spec.replicas == 1:
         return [spec]
-    first = _size(spec.args, SIZES["first card"]) or 0
+    first = number_given(spec.args, *SIZES["first card"]) or 0
     found = []
     for number in range(spec.replicas):
         card = first + number * spec.cards_apart
@@ -163,17 +163,10 @@ def commands(spec: EngineSpec) -> list[str]:
             role=spec.role, model=spec.model, workers=workers, api_key=spec.api_key, metrics_port="METRICS-PORT"
         )
         lines.append(router.shell())
-    for rank in range(1, _size(spec.args, SIZES["nodes"]) or 1):
+    for rank in range(1, number_given(spec.args, *SIZES["nodes"]) or 1):
         other = replace(spec, args=(*spec.args, "--node-rank", str(rank)))
         lines.append(f"on machine {rank} of {spec.role}, by hand: {other.shell()}")
     return lines
-
-
-def _size(args: Sequence[str], options: tuple[str, ...]) -> int | None:
-    """The last value given to one of SGLang's options that has these names."""
-    words = [word for arg in args for word in arg.split("=", 1)]
-    values = [value for word, value in pairwise(words) if word in options and value.isdecimal()]
-    return int(values[-1]) if values else None
 
 
 @contextmanager
@@ -199,8 +192,8 @@ def _routed(
     stack: ExitStack,
     *,
     say: Progress,
-    timeout_s: float = engines.START_TIMEOUT_S,
-    restarts: int = engines.MOST_RESTARTS,
+    timeout_s: float = START_TIMEOUT_S,
+    restarts: int = MOST_RESTARTS,
 ) -> Engine:
     logs.mkdir(parents=True, exist_ok=True)
     found = []

@@ -7,7 +7,7 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -39,7 +39,7 @@ KNEE_TOKENS = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """Variants of a plan with their engines up: run on them problem by problem, so that the machine's drift hits all alike."""
+    """Variants of a plan with their engines up, and what is done with them."""
 
     plan: Plan
     variants: tuple[Variant, ...]
@@ -60,10 +60,6 @@ class Session:
     def graded(self, record: Record, gold: str) -> Record:
         """What a finished record says about its answer."""
         return graded(record, gold, self.plan.bench.grader)
-
-    def rounds(self, tasks: Iterable[Task]) -> Iterable[Iterable[Task]]:
-        """The trajectories in groups of which one begins when the last has ended: all in one."""
-        return [tasks]
 
     def with_measured_concurrency(self) -> "Session":
         """This session at the knee of its throughput: short trajectories of the method, at ever more side by side."""
@@ -119,13 +115,6 @@ class Session:
                     self.say(f"{folder}: the last line was torn and is dropped; its trajectory runs again")
             elif not (folder / records.CONFIG).exists():
                 records.RunFolder.open(folder, self._config(variant) | {"server_info": {}}, resume=False)
-        tasks = (
-            (variant, row, sample)
-            for row in plan.problems
-            for sample in range(plan.samples)
-            for variant, run in runs.items()
-            if (row.id, sample) not in run.done
-        )
         total = plan.expected * len(runs)
         begun = sum(len(run.done) for run in runs.values())
         if begun < total:
@@ -136,9 +125,14 @@ class Session:
         bar = tqdm(total=total, initial=begun, file=sys.stderr, mininterval=every_s)
         finished = (
             result
-            for group in self.rounds(tasks)
+            for group in self.rounds()
             if not interruption.halt.is_set()
-            for result in run_all(group, lambda task: (task[0], self._attempt(*task)), plan.workers, interruption.halt)
+            for result in run_all(
+                self._missing(group, runs),
+                lambda task: (task[0], self._attempt(*task)),
+                plan.workers,
+                interruption.halt,
+            )
         )
         with interruption.heeded(), closing(bar), _summarised(top):
             for variant, record in finished:
@@ -152,6 +146,20 @@ class Session:
                 bar.update()
         if interruption.halt.is_set():
             raise KeyboardInterrupt
+
+    def rounds(self) -> list[tuple[Variant, ...]]:
+        """The variants in groups, of which one begins when the last has ended.
+
+        One trajectory at a time they take turns, so that the machine's drift hits all alike; where several run side by side each
+        variant has the engines to itself, or its latency would be that beside the others.
+        """
+        return [self.variants] if self.plan.concurrency == 1 else [(variant,) for variant in self.variants]
+
+    def _missing(self, group: Sequence[Variant], runs: dict[Variant, records.RunFolder]) -> Iterator[Task]:
+        """What the folders of these variants do not hold yet, problem by problem."""
+        for row in self.plan.problems:
+            for sample in range(self.plan.samples):
+                yield from ((variant, row, sample) for variant in group if (row.id, sample) not in runs[variant].done)
 
     def _attempt(self, variant: Variant, row: Row, sample: int) -> Record:
         """One trajectory's record; a failed request makes a record with its error instead of an exception."""

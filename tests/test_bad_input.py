@@ -725,7 +725,7 @@ def test_a_url_where_nothing_answers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../x", "a b/c\n", "/etc/passwd", "x" * 300, "日" * 100])
 def test_a_models_name_cannot_lead_out_of_the_folder_of_runs(name: str, tmp_path: Path) -> None:
     """What stands in a run folder's name of a model given by name is one part of a path, and not too long for one."""
-    from sgl_specreason.plan import Options, resolve
+    from sgl_specreason.resolve import Options, resolve
 
     plan = resolve(Options(bench="demo", base_model=name, small_model=name, policy={}))
     made = tmp_path / "runs" / plan.name(plan.variants)

@@ -158,7 +158,6 @@ def test_what_is_not_begun_yet_is_missing_from_the_comparison(
     assert stopped.exit_code == 130, stopped.stderr
     (folder,) = tmp_path.iterdir()
     assert json.loads((folder / "summary.json").read_text())["partial"] is True
-    monkeypatch.undo()
 
 
 def test_resuming_starts_only_what_is_still_needed(served: list[EngineSpec], tmp_path: Path) -> None:
@@ -171,6 +170,18 @@ def test_resuming_starts_only_what_is_still_needed(served: list[EngineSpec], tmp
     assert done.exit_code == 0, done.stderr
     assert [(spec.role, "STANDALONE" in spec.args) for spec in served] == [("small", False), ("base", True)]
     assert json.loads((folder / "summary.json").read_text())["partial"] is False
+
+
+@pytest.mark.parametrize(("concurrency", "order"), [("1", [0, 1, 0, 1]), ("2", [0, 0, 1, 1])])
+def test_methods_take_turns_or_have_the_engines_to_themselves(
+    served: list[EngineSpec], tmp_path: Path, concurrency: str, order: list[int]
+) -> None:
+    """Side by side they would share the engines, and the latency of each would hold the load of the others."""
+    words = ["--pair", "demo", "--method", "base", "--method", "specreason", "--concurrency", concurrency]
+    assert run(*words, "--out", str(tmp_path)).exit_code == 0
+    records = [json.loads(line) for file in tmp_path.glob("*/*/*.jsonl") for line in file.read_text().splitlines()]
+    begun = sorted(records, key=lambda record: record["start_s"])
+    assert [("base", "specreason").index(record["method"]) for record in begun] == order
 
 
 def test_a_judge_that_does_not_come_back_under_speculation_is_said(
@@ -203,3 +214,4 @@ def test_without_a_gpu_or_the_right_server_it_is_refused(
     monkeypatch.setattr(gpus, "found", list)
     assert "need a GPU" in refused("--pair", "demo", "--method", "base+decode")
     assert served == []
+    assert list(tmp_path.iterdir()) == []

@@ -22,7 +22,7 @@ def invoke(*words: str) -> Result:
 def test_the_largest_pair_that_fits_is_taken(
     memory_gb: float, pair: str, monkeypatch: pytest.MonkeyPatch, shared_data: Path
 ) -> None:
-    from sgl_specreason.plan import Options, resolve
+    from sgl_specreason.resolve import Options, resolve
 
     monkeypatch.setattr(gpus, "found", lambda: [gpus.Gpu(name="card", memory_gb=memory_gb)])
     plan = resolve(Options(bench="math500", data=shared_data / "math500.jsonl", policy={}))

@@ -6,7 +6,8 @@ import pytest
 
 from sgl_specreason.errors import RecordError, UsageError
 from sgl_specreason.folders import folders_of, settled
-from sgl_specreason.plan import Options, Plan, resolve
+from sgl_specreason.plan import Plan
+from sgl_specreason.resolve import Options, resolve
 
 
 def plan(**changes: object) -> Plan:

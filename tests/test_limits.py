@@ -16,9 +16,10 @@ from sgl_specreason import engines, limits
 from sgl_specreason.engines import EngineSpec
 from sgl_specreason.errors import ContextFull, RequestError, UsageError
 from sgl_specreason.eval import main
-from sgl_specreason.plan import Options, Plan, resolve
+from sgl_specreason.plan import Plan
 from sgl_specreason.policy import Author, Method
 from sgl_specreason.prompts import ChatFormat, load_tokenizer
+from sgl_specreason.resolve import Options, resolve
 
 Start = Callable[..., FakeEngine]
 TOO_LONG = "The input ({} tokens) is longer than the model's context length ({} tokens)."

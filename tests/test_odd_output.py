@@ -17,12 +17,12 @@ from test_vocabulary import added, bytes_and
 from sgl_specreason.endpoint import Endpoint
 from sgl_specreason.errors import RequestError
 from sgl_specreason.page.trajectories import packed, told
-from sgl_specreason.plan import Options, resolve
 from sgl_specreason.policy import Author, Method, Policy
 from sgl_specreason.program import run_trajectory
 from sgl_specreason.prompts import ChatFormat, load_tokenizer
 from sgl_specreason.records import RunFolder, trajectories
 from sgl_specreason.report import written
+from sgl_specreason.resolve import Options, resolve
 from sgl_specreason.score import JUDGES, RANGES
 from sgl_specreason.steps import BLANK_LINE
 from sgl_specreason.summary import Run, load_runs

@@ -14,7 +14,8 @@ from sgl_specreason.errors import UsageError
 from sgl_specreason.gpus import Gpu, attention, named
 from sgl_specreason.memory import Shape
 from sgl_specreason.placement import FRACTIONS, fitting, needs_gpu, place, shape_of
-from sgl_specreason.plan import Options, Plan, resolve
+from sgl_specreason.plan import Plan
+from sgl_specreason.resolve import Options, resolve
 
 WANTED = {
     ("Qwen/QwQ-32B", "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"),

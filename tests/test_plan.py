@@ -8,8 +8,9 @@ from test_report import answers, run_folder
 
 from sgl_specreason.catalog import build_policy, load_sweep, names
 from sgl_specreason.errors import UsageError
-from sgl_specreason.plan import Options, Plan, resolve
+from sgl_specreason.plan import Plan
 from sgl_specreason.policy import Policy
+from sgl_specreason.resolve import Options, resolve
 
 
 def plan(*methods: str, sweep: str | None = None, match: Path | None = None, **policy: Any) -> Plan:

@@ -25,10 +25,11 @@ from sgl_specreason.benches import Row
 from sgl_specreason.demo.problems import problems
 from sgl_specreason.endpoint import Endpoint
 from sgl_specreason.errors import Aborted, ContextFull, RequestError
-from sgl_specreason.plan import Options, Plan, resolve
+from sgl_specreason.plan import Plan
 from sgl_specreason.policy import Author, Method
 from sgl_specreason.program import run_trajectory
 from sgl_specreason.prompts import ChatFormat, load_tokenizer
+from sgl_specreason.resolve import Options, resolve
 from sgl_specreason.runner import run_all
 from sgl_specreason.score import DIGITS
 from sgl_specreason.trajectory import Trajectory
@@ -44,7 +45,7 @@ import sys, time
 from dataclasses import replace
 from pathlib import Path
 from sgl_specreason.engines import started
-from sgl_specreason.plan import Options, resolve
+from sgl_specreason.resolve import Options, resolve
 plan = resolve(Options(bench="demo", policy={}))
 specs = [replace(spec, api_key=sys.argv[2]) for spec in plan.specs]
 with started(specs, Path(sys.argv[1]), say=lambda line: print(line, file=sys.stderr)) as running:

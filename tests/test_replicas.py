@@ -22,10 +22,11 @@ from sgl_specreason.engines import Engine, EngineSpec, Keeper, cpu_args
 from sgl_specreason.errors import EngineGone, RequestError, UsageError
 from sgl_specreason.eval import main
 from sgl_specreason.gpus import Gpu
-from sgl_specreason.plan import Options, Plan, resolve
+from sgl_specreason.plan import Plan
 from sgl_specreason.policy import Author
 from sgl_specreason.program import run_trajectory
 from sgl_specreason.replicas import RouterSpec
+from sgl_specreason.resolve import Options, resolve
 from sgl_specreason.trajectory import Texts, Trajectory
 from sgl_specreason.transport import Health, Transport
 
@@ -403,6 +404,12 @@ def test_a_running_router_is_attached_with_its_replicas(fake_engine: Start, rout
     assert (engine.replicas, engine.model) == (2, "fake")
     assert replicas.unknown(engine) is None
     workers[0].close()
+    deadline = time.monotonic() + 20
+    while (
+        engines.said(url, "/readiness").get("healthy_workers") != 1
+    ):  # until then it may ask the dead one for its model
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     engine = replicas.attached("base", url, KEY, Health())
     assert (engine.replicas, engine.workers) == (2, ())
     assert "cannot be reached from here" in str(replicas.unknown(engine))

@@ -26,13 +26,15 @@ from plain_loop import API_KEY, Done, Job, PlainLoop, processes
 
 from sgl_specreason import stats
 from sgl_specreason.endpoint import Endpoint
-from sgl_specreason.engines import Engine, started
+from sgl_specreason.engines import started
 from sgl_specreason.errors import UsageError
-from sgl_specreason.plan import Options, Plan, Variant, resolve
+from sgl_specreason.keeper import Engine
+from sgl_specreason.plan import Plan, Variant
 from sgl_specreason.policy import Author
 from sgl_specreason.program import run_trajectory
 from sgl_specreason.prompts import ChatFormat, load_tokenizer
 from sgl_specreason.records import check_writable
+from sgl_specreason.resolve import Options, resolve
 from sgl_specreason.runner import run_all
 from sgl_specreason.steps import BLANK_LINE
 

@@ -32,7 +32,7 @@ from fault_proxy import TRICKS, Proxy, Trick
 from options import Parser, at_least
 
 from sgl_specreason.engines import started
-from sgl_specreason.plan import Options, resolve
+from sgl_specreason.resolve import Options, resolve
 
 MARK = "SPECREASON_FAULTS"
 KEY_VARIABLE = "SPECREASON_API_KEY"
