@@ -31,6 +31,7 @@ bench: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	MYPYPATH=plots $(BIN)/mypy plots/*.py
 	MYPYPATH=tools $(BIN)/mypy tools/bench.py tools/faults.py tools/soak.py

@@ -14,11 +14,11 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sgl_specreason.calibrate import Judged, acceptance, auroc, judged_drafts
 from sgl_specreason.errors import UsageError
-from sgl_specreason.policy import is_alone
-from sgl_specreason.score import ScoreRule
-from sgl_specreason.summary import Run
+from sgl_specreason.method.policy import is_alone
+from sgl_specreason.method.score import ScoreRule
+from sgl_specreason.results.calibrate import Judged, acceptance, auroc, judged_drafts
+from sgl_specreason.results.summary import Run
 
 RULES: tuple[ScoreRule, ...] = ("greedy", "expected", "p_ge")
 LEAST = 5

@@ -13,9 +13,9 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from sgl_specreason.errors import UsageError
-from sgl_specreason.policy import ALONE, is_alone
-from sgl_specreason.summary import Run
-from sgl_specreason.summary import knobs as told_apart
+from sgl_specreason.method.policy import ALONE, is_alone
+from sgl_specreason.results.summary import Run
+from sgl_specreason.results.summary import knobs as told_apart
 
 ROWS = (
     ("accuracy, %", "accuracy", 100),

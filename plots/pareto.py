@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sgl_specreason.errors import UsageError
+from sgl_specreason.results.summary import Run, knobs
+from sgl_specreason.results.transcript import plain
 from sgl_specreason.shapes import flaw
-from sgl_specreason.summary import Run, knobs
-from sgl_specreason.transcript import plain
 
 AXES: dict[str, tuple[str, Callable[[dict[str, Any]], float]]] = {
     "latency": ("mean latency, s", lambda summary: summary["latency_mean_s"]),

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sgl_specreason.errors import UsageError
-from sgl_specreason.summary import Run
+from sgl_specreason.results.summary import Run
 
 MOST_STEPS = 60
 ABOVE: dict[str, Any] = {

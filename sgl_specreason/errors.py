@@ -6,17 +6,13 @@ SpecReasonError
 │   ├── EngineGone    it will not come back; ends the run, what was finished is saved
 │   └── RequestError  one request failed; ends its trajectory, not the run
 │       ├── ContextFull  what it holds or asks for does not fit the engine's context or cache
-│       └── Aborted   it was ended on purpose
+│       └── Aborted   it was ended on purpose (engines/account.py: it holds what the request had cost)
 ├── RecordError       a run folder cannot be used as asked (a UsageError)
 ├── WriteError        a run folder cannot be written any more: the disk is full
 └── Interrupted       Ctrl-C or SIGTERM; what was finished is saved
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sgl_specreason.trajectory import Request
 
 
 class SpecReasonError(Exception):
@@ -41,14 +37,6 @@ class RequestError(EngineError):
 
 class ContextFull(RequestError):
     """A request that is too long for its engine; ends a thought that has grown to this, and fails one that has not begun."""
-
-
-class Aborted(RequestError):
-    """A request that its server ended before its time; `account` says what it had cost by then."""
-
-    def __init__(self, message: str, account: "Request") -> None:
-        super().__init__(message)
-        self.account = account
 
 
 class RecordError(UsageError):

@@ -11,7 +11,7 @@ import click
 
 from sgl_specreason.command import Command, fail
 from sgl_specreason.errors import Interrupted, UsageError
-from sgl_specreason.interruption import Interruption
+from sgl_specreason.run.interruption import Interruption
 
 POLICY_OPTIONS = (
     "gate", "gate_p", "judge", "judge_record", "threshold", "score_rule", "drafts", "lookahead", "eager_regenerate",
@@ -20,7 +20,7 @@ POLICY_OPTIONS = (
 )  # fmt: skip
 PLAN_OPTIONS = (
     "methods", "pair", "base_model", "small_model", "base_url", "small_url",
-    "base_replicas", "small_replicas", "gpus", "preset", "sweep", "match_acceptance",
+    "base_replicas", "small_replicas", "gpus", "preset", "sweep",
     "prompts", "data", "samples", "limit", "seed", "concurrency",
     "decode", "decode_tokens", "decode_model",
 )  # fmt: skip
@@ -246,28 +246,33 @@ def main(**options: Any) -> None:  # fmt: skip
 
 
 def _evaluate(options: dict[str, Any], interruption: Interruption) -> None:
-    from sgl_specreason import records
-    from sgl_specreason import resolve as plans
+    from sgl_specreason.plan.options import Options
+    from sgl_specreason.plan.resolve import resolve
+    from sgl_specreason.results import records
+    from sgl_specreason.results.summary import acceptance
 
     if options["gpus"] and not options["dry_run"]:
         raise UsageError("--gpus is for --dry-run: engines run on the cards that there are")
     out: Path = options["out"]
-    plan = plans.resolve(
-        plans.Options(
+    matched = options["match_acceptance"]
+    plan = resolve(
+        Options(
             bench=options["bench"],
             policy={name: options[name] for name in POLICY_OPTIONS},
+            match_acceptance=None if matched is None else acceptance(matched),
             **{name: options[name] for name in PLAN_OPTIONS},
         )
     )
     records.check_writable(out)
     if options["dry_run"]:
-        from sgl_specreason.dry_run import describe
+        from sgl_specreason.plan.dry_run import describe
 
         click.echo(describe(plan, out))
         return
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from sgl_specreason import evaluate, report
-    from sgl_specreason.table import comparison
+    from sgl_specreason.results.summaries import written
+    from sgl_specreason.results.table import comparison
+    from sgl_specreason.run import evaluate
 
     urls = (options["small_url"], options["base_url"]) if options["base_url"] else None
     access = evaluate.Access(
@@ -284,7 +289,7 @@ def _evaluate(options: dict[str, Any], interruption: Interruption) -> None:
         interruption=interruption,
         say=lambda line: click.echo(line, err=True),
     )
-    runs = report.written(folder)
+    runs = written(folder)
     click.echo(comparison(runs).text())
     click.echo(f"Run folder: {folder}")
     if failed := sum(run.summary["failed"] for run in runs):
@@ -292,9 +297,9 @@ def _evaluate(options: dict[str, Any], interruption: Interruption) -> None:
 
 
 def _listing() -> str:
-    from sgl_specreason import catalog
+    from sgl_specreason.method.policy import METHODS
     from sgl_specreason.paths import find
-    from sgl_specreason.policy import METHODS
+    from sgl_specreason.plan import catalog
 
     parts: list[tuple[str, list[tuple[str, str]]]] = [
         ("benches", [(name, catalog.load_bench(name).title) for name in catalog.names("benches")]),

@@ -14,12 +14,12 @@ import click
 
 from sgl_specreason.command import Command, fail
 from sgl_specreason.errors import Interrupted, UsageError
-from sgl_specreason.interruption import Interruption
+from sgl_specreason.run.interruption import Interruption
 
 if TYPE_CHECKING:
-    from sgl_specreason.plan import Variant
-    from sgl_specreason.replayed import ReplayPlan
-    from sgl_specreason.trace import Trace
+    from sgl_specreason.plan.plan import Variant
+    from sgl_specreason.replays.session import ReplayPlan
+    from sgl_specreason.replays.trace import Trace
 
 T = TypeVar("T")
 METHODS = ("base", "small", "specreason")
@@ -129,7 +129,7 @@ def main(**options: Any) -> None:
 
 
 def _replay(options: dict[str, Any], interruption: Interruption) -> None:
-    from sgl_specreason import records
+    from sgl_specreason.results import records
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     plan = resolved(options)
@@ -137,9 +137,10 @@ def _replay(options: dict[str, Any], interruption: Interruption) -> None:
     if options["dry_run"]:
         click.echo(_described(plan))
         return
-    from sgl_specreason import evaluate, report
-    from sgl_specreason.replayed import ReplaySession
-    from sgl_specreason.table import comparison
+    from sgl_specreason.replays.session import ReplaySession
+    from sgl_specreason.results.summaries import written
+    from sgl_specreason.results.table import comparison
+    from sgl_specreason.run import evaluate
 
     access = evaluate.Access(
         urls=(options["small_url"], options["base_url"]) if options["base_url"] else None,
@@ -156,7 +157,7 @@ def _replay(options: dict[str, Any], interruption: Interruption) -> None:
         say=lambda line: click.echo(line, err=True),
         kind=ReplaySession,
     )
-    runs = report.written(folder)
+    runs = written(folder)
     click.echo(comparison(runs).text())
     click.echo(f"Run folder: {folder}")
     if failed := sum(run.summary["failed"] for run in runs):
@@ -165,9 +166,10 @@ def _replay(options: dict[str, Any], interruption: Interruption) -> None:
 
 def resolved(options: dict[str, Any]) -> "ReplayPlan":
     """Checks the options and reads the trace. Raises UsageError; starts and writes nothing."""
-    from sgl_specreason import resolve as plans
-    from sgl_specreason.catalog import Sweep
-    from sgl_specreason.replayed import ReplayPlan
+    from sgl_specreason.plan.catalog import Sweep
+    from sgl_specreason.plan.options import Options
+    from sgl_specreason.plan.resolve import resolve
+    from sgl_specreason.replays.session import ReplayPlan
 
     for method in options["methods"]:
         if method not in METHODS:
@@ -179,8 +181,8 @@ def resolved(options: dict[str, Any]) -> "ReplayPlan":
     models = {name: options[name] for name in PAIR_OPTIONS}
     if not any(models.values()):
         models["pair"] = DEMO
-    plan = plans.resolve(
-        plans.Options(
+    plan = resolve(
+        Options(
             bench="demo",  # its problems make room for the trace's
             methods=methods,
             prompts=options["prompts"],
@@ -201,7 +203,7 @@ def resolved(options: dict[str, Any]) -> "ReplayPlan":
 
 def _trace(options: dict[str, Any], *, drafting: bool) -> "tuple[list[float | None], Trace]":
     """The shares of drafts to be kept (None: as the trace says), and the trace."""
-    from sgl_specreason.trace import checked_share, from_run, synthetic
+    from sgl_specreason.replays.trace import checked_share, from_run, synthetic
 
     if options["synthetic"] == (options["trace"] is not None):
         raise UsageError("give a run folder to replay, or --synthetic")
@@ -233,10 +235,10 @@ def _variants(
     methods: Sequence[str], trace: "Trace", grid: dict[str, list[Any]], options: dict[str, Any]
 ) -> "tuple[Variant, ...]":
     """base and small once, specreason at each point of the grid; limits that no trajectory of the trace meets."""
-    from sgl_specreason.catalog import build_policy
-    from sgl_specreason.plan import Variant
-    from sgl_specreason.policy import policy_of
-    from sgl_specreason.replayed import ReplayPolicy
+    from sgl_specreason.method.policy import policy_of
+    from sgl_specreason.plan.catalog import build_policy
+    from sgl_specreason.plan.plan import Variant
+    from sgl_specreason.replays.trajectory import ReplayPolicy
 
     policy = build_policy(
         {

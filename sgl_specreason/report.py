@@ -14,32 +14,12 @@ import click
 
 from sgl_specreason.command import Command
 from sgl_specreason.errors import UsageError
-from sgl_specreason.records import CONFIG, rewrite_summary, strict
-from sgl_specreason.rescore import rescored
-from sgl_specreason.summary import Run, against_base, differing, knobs, load_runs
-from sgl_specreason.table import comparison
-from sgl_specreason.transcript import plain, transcript
-
-
-def written(folder: Path) -> list[Run]:
-    """The runs in `folder` as they stand there, after writing each one's summary, and that of all if there are several."""
-    runs = load_runs(folder)
-    for run in runs:
-        rewrite_summary(run.path, run.summary, comparison([run]).markdown())
-    if [run.path for run in runs] != [folder]:
-        first = runs[0].summary
-        entries = [
-            run.summary | ({"vs_base": asdict(pairing)} if pairing else {}) | ({"knobs": values} if values else {})
-            for run, pairing, values in zip(runs, against_base(runs), knobs(runs), strict=True)
-        ]
-        partial = any(run.summary["partial"] for run in runs)
-        content = {"bench": first["bench"], "pair": first["pair"], "partial": partial}
-        if runs[0].varied:
-            content["runs"] = entries
-        else:
-            content["methods"] = {run.method: entry for run, entry in zip(runs, entries, strict=True)}
-        rewrite_summary(folder, content, comparison(runs).markdown())
-    return runs
+from sgl_specreason.results.records import CONFIG, strict
+from sgl_specreason.results.rescore import rescored
+from sgl_specreason.results.summaries import written
+from sgl_specreason.results.summary import Run, against_base, differing, load_runs
+from sgl_specreason.results.table import comparison
+from sgl_specreason.results.transcript import plain, transcript
 
 
 @click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -122,7 +102,7 @@ def _trajectory(words: Sequence[Path]) -> str:
 
 
 def _page(folders: Sequence[Path], *, force: bool, rescore: bool, **others: Any) -> str:
-    from sgl_specreason.page import page
+    from sgl_specreason.results.page.build import page
 
     runs = _read(folders, force=force, rescore=rescore)
     _check_replays(runs, answers="--html")
@@ -169,7 +149,7 @@ def _report(
     _check_replays(_read(folders, force=force, rescore=rescore), answers="--calibrate" if calibrate else "")
     runs = [run for folder in folders for run in written(folder)]
     if calibrate:
-        from sgl_specreason.calibrate import calibration
+        from sgl_specreason.results.calibrate import calibration
 
         text = calibration(runs, risk=risk / 100, confidence=confidence / 100)
         return text, text

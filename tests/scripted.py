@@ -14,12 +14,12 @@ from typing import Any
 import orjson
 import pytest
 
-from sgl_specreason import endpoint
-from sgl_specreason.endpoint import Endpoint
-from sgl_specreason.policy import Author
-from sgl_specreason.prompts import ChatFormat
-from sgl_specreason.trajectory import Texts
-from sgl_specreason.transport import Failure, Transport
+from sgl_specreason.engines import endpoint
+from sgl_specreason.engines.endpoint import Endpoint
+from sgl_specreason.engines.transport import Failure, Transport
+from sgl_specreason.method.trajectory import Texts
+from sgl_specreason.text.chat import ChatFormat
+from sgl_specreason.text.steps import Author
 
 CONTROL = ("<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>")
 FIRST_CONTROL = 0x10FF00  # the last characters that there are, which nobody writes

@@ -6,8 +6,9 @@ Knows no engines; a trajectory's calls are all it reads.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sgl_specreason.policy import Author
-from sgl_specreason.trajectory import Request, Trajectory
+from sgl_specreason.engines.account import Request
+from sgl_specreason.method.trajectory import Trajectory
+from sgl_specreason.text.steps import Author
 
 Say = Callable[[str], None]
 PURPOSES = ("draft", "judge", "regenerate", "answer")

@@ -24,19 +24,20 @@ from client_cost import client_cost, grown, growth
 from options import Parser, at_least
 from plain_loop import API_KEY, Done, Job, PlainLoop, processes
 
-from sgl_specreason import stats
-from sgl_specreason.endpoint import Endpoint
-from sgl_specreason.engines import started
+from sgl_specreason.engines.endpoint import Endpoint
+from sgl_specreason.engines.keeper import Engine
+from sgl_specreason.engines.servers import started
 from sgl_specreason.errors import UsageError
-from sgl_specreason.keeper import Engine
-from sgl_specreason.plan import Plan, Variant
-from sgl_specreason.policy import Author
-from sgl_specreason.program import run_trajectory
-from sgl_specreason.prompts import ChatFormat, load_tokenizer
-from sgl_specreason.records import check_writable
-from sgl_specreason.resolve import Options, resolve
-from sgl_specreason.runner import run_all
-from sgl_specreason.steps import BLANK_LINE
+from sgl_specreason.method.program import run_trajectory
+from sgl_specreason.plan.options import Options
+from sgl_specreason.plan.plan import Plan, Variant
+from sgl_specreason.plan.resolve import resolve
+from sgl_specreason.results import stats
+from sgl_specreason.results.records import check_writable
+from sgl_specreason.run.runner import run_all
+from sgl_specreason.text.chat import ChatFormat
+from sgl_specreason.text.steps import BLANK_LINE, Author
+from sgl_specreason.text.tokenizers import load_tokenizer
 
 MANY = 16
 CROWD = 64

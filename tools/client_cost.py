@@ -21,11 +21,12 @@ from stub_engine import steps, vocabulary_words
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sgl_specreason.endpoint import Endpoint
-from sgl_specreason.policy import Author, Policy
-from sgl_specreason.program import run_trajectory
-from sgl_specreason.runner import run_all
-from sgl_specreason.trajectory import Texts, Trajectory
+from sgl_specreason.engines.endpoint import Endpoint
+from sgl_specreason.method.policy import Policy
+from sgl_specreason.method.program import run_trajectory
+from sgl_specreason.method.trajectory import Texts, Trajectory
+from sgl_specreason.run.runner import run_all
+from sgl_specreason.text.steps import Author
 
 VOCABULARY = 150_000
 STEP_TOKENS = 20

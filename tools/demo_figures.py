@@ -14,9 +14,9 @@ from typing import Any
 
 from options import Parser
 
-from sgl_specreason.calibrate import auroc, judged_drafts
 from sgl_specreason.errors import UsageError
-from sgl_specreason.summary import load_runs
+from sgl_specreason.results.calibrate import auroc, judged_drafts
+from sgl_specreason.results.summary import load_runs
 
 
 def figures(folder: Path) -> dict[str, Any]:

@@ -31,8 +31,9 @@ import urllib3
 from fault_proxy import TRICKS, Proxy, Trick
 from options import Parser, at_least
 
-from sgl_specreason.engines import started
-from sgl_specreason.resolve import Options, resolve
+from sgl_specreason.engines.servers import started
+from sgl_specreason.plan.options import Options
+from sgl_specreason.plan.resolve import resolve
 
 MARK = "SPECREASON_FAULTS"
 KEY_VARIABLE = "SPECREASON_API_KEY"
@@ -450,7 +451,7 @@ def _progress(run: Run, before: int) -> bool:
 def servers(pid: int) -> list[psutil.Process]:
     """The main processes of the engines that a process has started."""
     below = psutil.Process(pid).children(recursive=True)
-    return [process for process in below if process.cmdline()[1:3] == ["-m", "sgl_specreason.serve"]]
+    return [process for process in below if process.cmdline()[1:3] == ["-m", "sgl_specreason.engines.launch"]]
 
 
 @contextlib.contextmanager

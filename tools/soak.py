@@ -50,7 +50,7 @@ def groups(client: int) -> dict[str, list[psutil.Process]]:
     found = {"client": [psutil.Process(client)]}
     for guard in psutil.Process(client).children():
         words = guard.cmdline()
-        if "sgl_specreason.guard" in words:
+        if "sgl_specreason.engines.guard" in words:
             found[Path(words[words.index("--model-path") + 1]).name] = guard.children(recursive=True)
     return found
 

@@ -46,8 +46,9 @@ from sgl_specreason.demo.problems import (
     random_problem,
     step_text,
 )
-from sgl_specreason.prompts import ChatFormat, load_prompts
-from sgl_specreason.steps import pieces
+from sgl_specreason.text.chat import ChatFormat
+from sgl_specreason.text.prompts import load_prompts
+from sgl_specreason.text.steps import pieces
 
 PACKAGE_MODELS = Path(__file__).parent.parent / "sgl_specreason" / "demo" / "models"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

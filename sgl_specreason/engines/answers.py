@@ -1,0 +1,52 @@
+"""Owns what is read out of a server's answer: the text, log-probabilities, the account. Knows no connection."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from sgl_specreason.engines.account import Request
+
+IMPOSSIBLE = -1000.0
+"""The log-probability of what has none: JSON has no minus infinity, SGLang sends null."""
+
+
+class Tokens(NamedTuple):
+    """Some tokens of a prompt: their ids, and the natural-log probability that the model gave each of them."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+def account_of(
+    meta: dict[str, Any],
+    *,
+    engine: str,
+    kind: Literal["generate", "select"],
+    start_s: float,
+    seconds: float,
+    retries: int,
+) -> Request:
+    """The account of a request by its answer's `meta_info`, and by what the client saw of it."""
+    return Request(
+        engine=engine,
+        kind=kind,
+        prompt_tokens=meta.get("prompt_tokens", 0),  # a request aborted before its turn has none
+        cached_tokens=meta.get("cached_tokens", 0),
+        completion_tokens=meta.get("completion_tokens", 0),
+        start_s=start_s,
+        seconds=seconds,
+        engine_seconds=meta.get("e2e_latency", seconds),
+        queue_seconds=meta.get("queue_time"),
+        retries=retries or None,
+        accept_length=meta.get("spec_accept_length"),
+    )
+
+
+def cut_at(text: str, stop: str | list[str]) -> str:
+    """`text` up to and with the first stop string: a token may hold more than the stop ("\\n\\n\\n")."""
+    ends = [at + len(word) for word in ([stop] if isinstance(stop, str) else stop) if (at := text.find(word)) >= 0]
+    return text[: min(ends, default=len(text))]
+
+
+def logprob_of(entry: Sequence[Any]) -> float:
+    """Of a token in SGLang's answer: its log-probability comes first."""
+    return IMPOSSIBLE if entry[0] is None else min(max(float(entry[0]), IMPOSSIBLE), 0.0)

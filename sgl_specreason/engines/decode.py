@@ -1,0 +1,64 @@
+"""Owns token-level speculation of base (SpecReason+Decode, arXiv 2504.07891, section 4.2): how its server is asked for it.
+
+Knows no HTTP. Flags were read in SGLang 0.5.23 and 0.5.16 (server_args.py), the rule of one vocabulary in 0.5.23's
+speculative/standalone_worker_v2.py.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from sgl_specreason.engines.servers import EngineSpec
+from sgl_specreason.errors import UsageError
+from sgl_specreason.text.chat import ChatFormat
+from sgl_specreason.text.steps import Author
+from sgl_specreason.text.vocabulary import Vocabulary
+
+Algorithm = Literal["standalone", "ngram", "eagle3"]
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decode:
+    """How base guesses its own next tokens: `tokens` at a time, by the small model, by n-grams of its context, or by a head.
+
+    `model` is the head of eagle3, or another draft model than small for standalone. Raises UsageError for what cannot be.
+    """
+
+    algorithm: Algorithm = "standalone"
+    tokens: int = 5
+    model: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in ALGORITHMS:
+            raise UsageError(f"--decode {self.algorithm}: must be one of {', '.join(ALGORITHMS)}")
+        if not 1 <= self.tokens <= 64:
+            raise UsageError(f"--decode-tokens {self.tokens}: must be from 1 to 64")
+        if self.algorithm == "eagle3" and not self.model:
+            raise UsageError("--decode eagle3 needs a head trained for this base: --decode-model MODEL")
+        if self.algorithm == "ngram" and self.model:
+            raise UsageError("--decode ngram takes no --decode-model: it guesses from the context")
+
+    def served(self, base: EngineSpec, small_model: str) -> EngineSpec:
+        """`base` with speculation: chains of `tokens` guesses, verified together with the token before them."""
+        args = ["--speculative-algorithm", self.algorithm.upper()]
+        if self.algorithm != "ngram":
+            args += ["--speculative-draft-model-path", self.model or small_model]
+            args += ["--speculative-num-steps", str(self.tokens), "--speculative-eagle-topk", "1"]
+        args += ["--speculative-num-draft-tokens", str(self.tokens + 1)]
+        return replace(base, args=(*base.args, *args))
+
+    def check(self, chats: dict[Author, ChatFormat], sizes: dict[Author, int | None]) -> None:
+        """Raises UsageError where SGLang would refuse small as a draft model: it must have base's vocabulary.
+
+        `sizes` are the vocabulary sizes of the models' configurations, None where these are not to be had.
+        """
+        if self.algorithm != "standalone" or self.model:
+            return
+        differ = None not in sizes.values() and len(set(sizes.values())) > 1
+        digests = {role: Vocabulary(chat.tokenizer).digest for role, chat in chats.items()}
+        if differ or digests["base"] != digests["small"]:
+            words = f" ({sizes['base']} and {sizes['small']} entries)" if differ else ""
+            raise UsageError(
+                f"--decode standalone: base and small have different vocabularies{words}, which SGLang refuses; "
+                "use --decode ngram, or --decode eagle3 with a head for this base"
+            )

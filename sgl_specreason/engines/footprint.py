@@ -1,0 +1,76 @@
+"""Owns what running engines hold in memory, as they and this machine say. Knows nothing of what they are used for."""
+
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from sgl_specreason.engines.endpoint import Endpoint
+
+GIB = 2**30
+
+
+def measured(endpoints: "Mapping[Any, Endpoint]") -> dict[str, Any]:
+    """Of each engine what it says of itself (GB), and its processes' resident size where it runs here; of each GPU what is used.
+
+    Nothing of what cannot be known: servers elsewhere, or behind a router.
+    """
+    found: dict[str, Any] = {}
+    for role, endpoint in endpoints.items():
+        states = endpoint.server_info.get("internal_states") or [{}]
+        said = states[0].get("memory_usage") or {}
+        own = {f"{name}_gb": said.get(key) for name, key in (("weights", "weight"), ("cache", "kvcache"))}
+        own |= {"cache_tokens": endpoint.server_info.get("max_total_num_tokens")}
+        own |= {"resident_gb": _resident_gb(urlsplit(endpoint.base_url).port)}
+        found[str(role)] = {name: value for name, value in own.items() if value is not None}
+    if cards := _used_gb():
+        found["gpu_used_gb"] = cards
+    return found
+
+
+def words(memory: Mapping[str, Any]) -> str:
+    """The same for people; "" where nothing is known."""
+    parts = []
+    for role in ("base", "small"):
+        own = memory.get(role) or {}
+        said = [
+            f"{own[key]:.2f} GB {name}"
+            for name, key in (("weights", "weights_gb"), ("cache", "cache_gb"))
+            if key in own
+        ]
+        if "cache_tokens" in own:
+            said.append(f"room for {own['cache_tokens']} tokens")
+        if "resident_gb" in own:
+            said.append(f"{own['resident_gb']:.2f} GB resident")
+        if said:
+            parts.append(f"{role} {', '.join(said)}")
+    if cards := memory.get("gpu_used_gb"):
+        parts.append(f"in use on the GPUs {', '.join(f'{used:.1f} GB' for used in cards)}")
+    return "; ".join(parts)
+
+
+def _resident_gb(port: int | None) -> float | None:
+    """Of the processes that this one has started to serve at `port`; pages that they share count once for each."""
+    import psutil  # type: ignore[import-untyped]
+
+    for process in psutil.Process().children():
+        try:
+            command = process.cmdline()
+            if ["--port", str(port)] in map(list, itertools.pairwise(command)):
+                family = process.children(recursive=True)
+                return float(sum(member.memory_info().rss for member in family) / GIB)
+        except psutil.Error:
+            continue
+    return None
+
+
+def _used_gb() -> list[float]:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return [pynvml.nvmlDeviceGetMemoryInfo(handle).used / GIB for handle in handles]
+    except pynvml.NVMLError:
+        return []

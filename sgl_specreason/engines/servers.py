@@ -1,0 +1,153 @@
+"""Owns the two SGLang servers of a run: how they are started, and which run already.
+
+Knows nothing of problems or policies.
+"""
+
+import json
+import os
+import secrets
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from sgl_specreason.engines.keeper import MOST_RESTARTS, START_TIMEOUT_S, Engine, Keeper, Progress
+from sgl_specreason.engines.transport import Health
+from sgl_specreason.errors import UsageError
+from sgl_specreason.text.steps import Author
+
+INFO_TIMEOUT_S = 30.0
+ROLES: tuple[Author, ...] = ("small", "base")
+"""In the order of their start: what small leaves free, base shares out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """How one engine is started: its model (a folder or hub id) and SGLang's own arguments for it.
+
+    It takes requests with the key `api_key` only. With several `replicas` a router stands before them (`replicas.py`): each
+    sits `cards_apart` GPUs after the last one. `number` is which of them this is.
+    """
+
+    role: Author
+    model: str
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    api_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    replicas: int = 1
+    cards_apart: int = 0
+    number: int | None = None
+
+    @property
+    def name(self) -> str:
+        """ "base", or "base-2" for the second of several."""
+        return self.role if self.number is None else f"{self.role}-{self.number}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} engine"
+
+    @property
+    def ready_path(self) -> str:
+        return "/health"
+
+    def command(self, port: int | str, module: str = "sgl_specreason.engines.launch") -> list[str]:
+        """The command line that serves it on 127.0.0.1:`port`, with the key in $SPECREASON_ENGINE_KEY."""
+        head = [sys.executable, "-m", module, "--model-path", self.model]
+        return [*head, "--host", "127.0.0.1", "--port", str(port), *self.args]
+
+    def shell(self, port: int | str = "PORT") -> str:
+        """The same for a person to read, with its environment and without its key."""
+        settings = [f"{key}={shlex.quote(value)}" for key, value in self.env.items()]
+        return " ".join([*settings, shlex.join(self.command(port, "sglang.launch_server"))])
+
+
+def number_given(args: Sequence[str], *options: str) -> int | None:
+    """The last whole number that these arguments give to one of SGLang's options of these names; None where there is none."""
+    words = [word for arg in args for word in arg.split("=", 1)]
+    values = [value for word, value in pairwise(words) if word in options and value.isdecimal()]
+    return int(values[-1]) if values else None
+
+
+def cpu_args(max_total_tokens: int) -> tuple[str, ...]:
+    """SGLang's arguments for a tiny model on a machine without a GPU.
+
+    Idle schedulers would spin a core each without --sleep-on-idle; SGLang takes a request's sampling seed only with
+    --enable-deterministic-inference; a fraction of free memory alone is unstable
+    beside other processes, so the cache is pinned in tokens.
+    """
+    return (
+        "--device", "cpu", "--dtype", "float32", "--sleep-on-idle", "--disable-overlap-schedule",
+        "--attention-backend", "torch_native", "--enable-deterministic-inference",
+        "--mem-fraction-static", "0.6", "--max-total-tokens", str(max_total_tokens), "--log-level", "warning",
+    )  # fmt: skip
+
+
+def cpu_env() -> dict[str, str]:
+    """Half of the cores for each engine: more threads than cores make both many times slower."""
+    threads = str(max(1, min(4, (os.cpu_count() or 2) // 2)))
+    return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+
+
+@contextmanager
+def started(
+    specs: list[EngineSpec],
+    logs: Path,
+    *,
+    say: Progress,
+    timeout_s: float = START_TIMEOUT_S,
+    restarts: int = MOST_RESTARTS,
+) -> Iterator[dict[Author, Engine]]:
+    """Starts the engines strictly one after the other, since each takes a share of the memory that is free then.
+
+    Logs go to `logs`/<role>.log. One that dies later is started again on its port, `restarts` times at most; what asks it
+    meanwhile waits (its Health). Ends all of them when left, also when this process is killed. Raises EngineError with the
+    command and the last lines of its log if one dies before it is ready, or is not ready after `timeout_s`.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        engines: dict[Author, Engine] = {}
+        for spec in specs:
+            keeper = Keeper(spec=spec, log=logs / f"{spec.role}.log", say=say, timeout_s=timeout_s, restarts=restarts)
+            stack.callback(keeper.close)
+            engines[spec.role] = keeper.start()
+        yield engines
+
+
+def attached(role: Author, url: str, api_key: str | None, health: Health) -> Engine:
+    """A server that runs already. Raises UsageError if no SGLang server answers at `url`."""
+    info = probe(url, api_key)
+    if info is None:
+        option = f"--{role}-url"
+        raise UsageError(
+            f"{option} {url}: no SGLang server answers there; start one with python -m sglang.launch_server"
+        )
+    return Engine(role=role, url=url.rstrip("/"), model=str(info["model_path"]), api_key=api_key, health=health)
+
+
+def info(engine: Engine) -> dict[str, Any]:
+    """What a running server, or a router's first replica, says of itself; empty where none says anything."""
+    return said(next(iter(engine.workers), engine.url), "/server_info", engine.api_key, INFO_TIMEOUT_S)
+
+
+def probe(url: str, api_key: str | None = None) -> dict[str, Any] | None:
+    """What the SGLang server at `url` says of its model, or None where none answers."""
+    info = said(url, "/get_model_info", api_key)
+    return info if "model_path" in info else None
+
+
+def said(url: str, path: str, api_key: str | None = None, timeout_s: float = 5.0) -> dict[str, Any]:
+    """The JSON object at an address; empty where none comes in time."""
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    try:
+        reply = urllib3.request("GET", url.rstrip("/") + path, headers=headers, timeout=timeout_s, retries=False)
+        info = json.loads(reply.data) if reply.status == 200 else None
+    except (urllib3.exceptions.HTTPError, ValueError, RecursionError):
+        return {}
+    return info if isinstance(info, dict) else {}

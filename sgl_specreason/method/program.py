@@ -1,0 +1,285 @@
+"""Owns the SGL programs: SpecReason (arXiv 2504.07891, section 4) and its two baselines.
+
+Knows no HTTP and no files. A program runs in the thread that called `run_trajectory`, what it writes ahead in one more.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import sglang as sgl
+from sglang.lang.interpreter import ProgramState
+from sglang.lang.ir import SglGen
+
+from sgl_specreason.engines.account import Aborted
+from sgl_specreason.engines.endpoint import Endpoint
+from sgl_specreason.errors import ContextFull, RequestError
+from sgl_specreason.method.ahead import Ahead, Ticket, writing_ahead
+from sgl_specreason.method.policy import Method, plain
+from sgl_specreason.method.score import DIGITS, WORDS, Binary, Judgement, Likelihood, Score
+from sgl_specreason.method.states import backend, fork, written
+from sgl_specreason.method.trajectory import Call, Kept, Trajectory
+from sgl_specreason.text.steps import BLANK_LINE, Author, Ending, Step, read_step, wants_more
+
+Judged = tuple[Step, Judgement | None]
+
+
+@sgl.function  # type: ignore[untyped-decorator]
+def specreason(s: ProgramState, trajectory: Trajectory, small_engine: Endpoint) -> None:
+    """Small speculates a step, base assesses it, and regenerates it where the score is too low."""
+    t = trajectory
+    small = fork(s, small_engine)
+    s += t.texts.prompts["base"]
+    small += t.texts.prompts["small"]
+    with writing_ahead(t) as ahead:
+        with ending_at_full_context(t):
+            while t.thinking:
+                draft = judgement = None
+                others: list[Judged] = []
+                if not t.base_writes_next:
+                    (draft, judgement), *others = speculate(s, small, t, ahead)
+                accepted = t.decides(draft, judgement)
+                ahead.settle(accepted=accepted)
+                begun = salvage(s, draft, judgement, t) if draft and not accepted else None
+                step = (
+                    draft
+                    if draft and accepted
+                    else ahead.next_regeneration() or write_step(s, t, "regenerate", begun=begun)
+                )
+                s += step.text
+                small += step.text
+                t.keep(
+                    Kept(
+                        step=step,
+                        by="small" if accepted else "base",
+                        draft=draft,
+                        judgement=judgement,
+                        accepted=accepted,
+                        others=tuple(others),
+                        salvaged=begun.tokens if begun else 0,
+                    )
+                )
+        write_answer(s if t.policy.answer_by == "base" else small, t)
+
+
+@contextmanager
+def ending_at_full_context(t: Trajectory) -> Iterator[None]:
+    """A thought that has become too long for an engine ends there, with what is kept. Raises ContextFull where nothing is."""
+    try:
+        yield
+    except ContextFull:
+        if not t.kept:
+            raise
+        t.end_at_full_context()
+
+
+@sgl.function  # type: ignore[untyped-decorator]
+def base(s: ProgramState, trajectory: Trajectory) -> None:
+    """The base model alone."""
+    think_alone(s, trajectory, "base")
+
+
+@sgl.function  # type: ignore[untyped-decorator]
+def small(s: ProgramState, trajectory: Trajectory) -> None:
+    """The small model alone."""
+    think_alone(s, trajectory, "small")
+
+
+def speculate(s: ProgramState, small: ProgramState, t: Trajectory, ahead: Ahead) -> list[Judged]:
+    """The next step's drafts with base's judgement of each, the best one first.
+
+    While base judges, small goes on after the draft; where few drafts pass, base begins the step itself.
+    """
+    if t.policy.drafts > 1:
+        return compete(s, small, t)
+    draft = ahead.next_draft() or write_step(small, t, "draft")
+    while len(ahead.drafts) < t.policy.lookahead and not draft.ends_thought and not draft.is_blank:
+        look_ahead(small, draft, t, ahead)
+    if t.policy.eager_regenerate and t.rarely_accepts:
+        f, room = fork(s), t.room
+        ahead.regenerate(backend(s), lambda ticket: write_on(f, t, "regenerate", room, ticket=ticket))
+    return [(draft, assess(s, draft, t))]
+
+
+def compete(s: ProgramState, small: ProgramState, t: Trajectory) -> list[Judged]:
+    """Several drafts of the next step, written and judged side by side, the best one first."""
+
+    def one(number: int) -> Judged:
+        draft = write_step(small, t, "draft", number=number)
+        return draft, assess(s, draft, t)
+
+    with ThreadPoolExecutor(t.policy.drafts) as pool:
+        judged = list(pool.map(one, range(t.policy.drafts)))
+    return sorted(judged, key=lambda pair: t.policy.value(pair[1]), reverse=True)
+
+
+def look_ahead(small: ProgramState, draft: Step, t: Trajectory, ahead: Ahead) -> None:
+    """Small drafts one more step, after `draft` and what it drafts already; nothing where the thought ends with these."""
+    f, budget = fork(small), t.tokens_left
+    earlier = [ticket.step for ticket in ahead.drafts]
+
+    def write(ticket: Ticket) -> Step | None:
+        nonlocal f
+        before = [draft]
+        for future in earlier:
+            step = future.result()
+            if step is None or step.is_blank or step.ends_thought:
+                return None
+            before.append(step)
+        room = min(t.policy.step_tokens, budget - sum(step.tokens for step in before))
+        if room <= 0:
+            return None
+        for step in before:
+            f += step.text
+        return write_on(f, t, "draft", room, ticket=ticket)
+
+    ahead.draft(backend(small), write)
+
+
+def write_step(s: ProgramState, t: Trajectory, purpose: str, *, begun: Step | None = None, number: int = 0) -> Step:
+    """The next step by the model behind `s`, written on a fork of it.
+
+    `begun` is how the step begins already; `number` tells the drafts of one step apart.
+    """
+    f = fork(s, number=number)
+    if begun is None:
+        return write_on(f, t, purpose, t.room)
+    f += begun.text
+    return write_on(f, t, purpose, t.room - begun.tokens, begun=begun)
+
+
+def write_on(
+    f: ProgramState, t: Trajectory, purpose: str, room: int, *, begun: Step | None = None, ticket: Ticket | None = None
+) -> Step:
+    """A step written at the end of `f` in at most `room` tokens; short pieces are joined.
+
+    With a `ticket` it is written ahead: under its name, and only as long as it is wanted.
+    """
+    step, calls = begun, t.calls
+    confidence = purpose == "draft" and t.policy.wants_confidence
+    if ticket is not None:
+        calls = ticket.calls
+        f.set_var("rid", ticket.rid)
+    while ticket is None or not ticket.dropped:
+        before = f.stream_executor.text_
+        try:
+            f += gen("piece", t, max_tokens=room, stop=[BLANK_LINE, t.texts.think_end], logprobs=confidence)
+        except Aborted as aborted:
+            calls.append(Call(purpose, aborted.account))
+            raise
+        text, meta = written(f, "piece")
+        calls.append(Call(purpose, meta["account"]))
+        tokens = meta["account"].completion_tokens
+        piece = read_step(
+            text, tokens, meta["finish"], t.texts.think_end, before=before, confidence=meta.get("confidence")
+        )
+        step = step.joined(piece) if step else piece
+        room -= tokens
+        if not wants_more(step, min_step_tokens=t.policy.min_step_tokens, room=room):
+            return step
+    raise RequestError("a step that is no longer wanted")
+
+
+def assess(s: ProgramState, draft: Step, t: Trajectory) -> Judgement | None:
+    """Base's judgement of a drafted step, from one prefill over its cached context; None where it is not asked."""
+    if draft.is_blank or not t.policy.asks(draft.confidence):
+        return None
+    judge, closed = t.policy.judge, draft.ending == "think_end"
+    turn, labels = (t.texts.judge_closed if closed else t.texts.judge_open), DIGITS
+    if judge == "binary":
+        turn, labels = (t.texts.binary_closed if closed else t.texts.binary_open), WORDS
+    elif judge == "likelihood":
+        turn, labels = "", ()
+    f = fork(s, likelihood_of=draft.text if t.policy.wants_likelihood else "", own=turn)
+    f += draft.text + turn
+    f += sgl.select("judgement", choices=list(labels)) if labels else sgl.gen("judgement", max_tokens=0)
+    _, meta = written(f, "judgement")
+    t.calls.append(Call("judge", meta["account"]))
+    tokens = meta.get("tokens_of")
+    return Judgement(
+        score=Score.from_logprobs(meta["logprobs"]) if judge.startswith("score") else None,
+        binary=Binary.from_logprobs(meta["logprobs"]) if judge == "binary" else None,
+        likelihood=Likelihood(logprobs=tokens.logprobs, token_ids=tokens.ids) if tokens else None,
+    )
+
+
+def salvage(s: ProgramState, draft: Step, judgement: Judgement | None, t: Trajectory) -> Step | None:
+    """The beginning of a rejected draft, up to the first token that base finds unlikely; None where nothing is to be kept.
+
+    A draft without an unlikely token is thrown away whole: what the judge dislikes about it is not a token.
+    """
+    if not t.policy.salvage or judgement is None or judgement.likelihood is None:
+        return None
+    likelihood = judgement.likelihood
+    count = likelihood.likely_tokens(t.policy.salvage_floor)
+    if count == len(likelihood.logprobs):
+        return None
+    text = s.stream_executor.backend.tokenizer.decode(list(likelihood.token_ids[:count]))
+    if not text.strip() or not draft.text.startswith(text):  # half a character is no beginning
+        return None
+    # base's tokens of a text may be more than small's
+    return Step(text=text, tokens=min(count, draft.tokens), ending="cap")
+
+
+def think_alone(s: ProgramState, t: Trajectory, author: Author) -> None:
+    """A whole thought and the answer by one model: one request each."""
+    s += t.texts.prompts[author]
+    s += gen("thought", t, max_tokens=t.policy.budget_tokens, stop=[t.texts.think_end])
+    text, meta = written(s, "thought")
+    t.calls.append(Call("think", meta["account"]))
+    ending: Ending = "think_end" if text.endswith(t.texts.think_end) else "eos"
+    if ending == "eos" and meta["finish"] == "length":
+        ending = "cap"
+    tokens = meta["account"].completion_tokens
+    t.keep(Kept(step=Step(text=text, tokens=tokens, ending=ending), by=author))
+    if ending == "cap" and t.stop_reason is None:  # the engine had no room for the whole budget
+        t.end_at_full_context()
+    write_answer(s, t)
+
+
+def write_answer(s: ProgramState, t: Trajectory) -> None:
+    """The text for the user, after closing a thought that did not close itself; none where the policy stops at the budget,
+    or where it does not fit any more."""
+    closing = ""
+    if t.stop_reason in ("budget", "loop", "context"):
+        if t.policy.on_budget == "stop":
+            return
+        closing = ("" if t.kept[-1].step.ending == "blank_line" else BLANK_LINE) + t.texts.close
+    elif t.stop_reason == "eos":
+        closing = f"\n{t.texts.think_end}{BLANK_LINE}"
+    s.set_var("own", closing)
+    s += closing
+    try:
+        s += gen("answer", t, max_tokens=t.policy.answer_tokens, stop=[])
+    except ContextFull:
+        t.answer_finish = "length"
+        return
+    t.answer, meta = written(s, "answer")
+    t.calls.append(Call("answer", meta["account"]))
+    t.answer_finish = meta["finish"]
+
+
+def gen(name: str, t: Trajectory, *, max_tokens: int, stop: list[str], logprobs: bool = False) -> SglGen:
+    """A `gen` with the trajectory's sampling; SGLang's own defaults are 128 tokens and temperature 1."""
+    return sgl.gen(
+        name,
+        max_tokens=max_tokens,
+        stop=stop,
+        temperature=t.policy.temperature,
+        top_p=t.policy.top_p,
+        return_logprob=logprobs,
+    )
+
+
+def run_trajectory(method: Method, trajectory: Trajectory, engines: dict[Author, Endpoint]) -> None:
+    """Runs one trajectory to its end. Raises RequestError if a request failed; the trajectory keeps what was written."""
+    texts = trajectory.texts
+    for role, engine in engines.items():
+        engine.begin(trajectory.contexts, texts.prompts[role], texts.contents.get(role, slice(0, 0)))
+    method = plain(method)
+    if method == "base":
+        base.run(trajectory=trajectory, backend=engines["base"], use_thread=False)
+    elif method == "small":
+        small.run(trajectory=trajectory, backend=engines["small"], use_thread=False)
+    else:  # the controls differ in their policy's gate only
+        specreason.run(trajectory=trajectory, small_engine=engines["small"], backend=engines["base"], use_thread=False)

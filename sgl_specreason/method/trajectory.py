@@ -1,0 +1,260 @@
+"""Owns what one attempt at one problem is given and what has become of it.
+
+Knows no engine; the programs write into it, the run folder's record is read from it.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from sgl_specreason.engines.account import Request
+from sgl_specreason.method.loops import Loops
+from sgl_specreason.method.policy import Policy
+from sgl_specreason.method.score import Judgement
+from sgl_specreason.text.context import Contexts
+from sgl_specreason.text.steps import Author, Step, pieces
+
+StopReason = Literal["think_end", "eos", "budget", "loop", "context"]
+RECENT = 8
+
+
+class Call(NamedTuple):
+    """One request and what it was for: "draft", "judge", "regenerate", "think" or "answer".
+
+    `dropped` says that it was made ahead of a decision, and for nothing.
+    """
+
+    purpose: str
+    account: Request
+    dropped: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A step that became part of the thought, and what was decided about it.
+
+    `draft` is small's, `judgement` base's of it, `others` the drafts that were judged lower. `salvaged` counts the draft's
+    first tokens that stand at the beginning of the step though base wrote the rest.
+    """
+
+    step: Step
+    by: Author
+    draft: Step | None = None
+    judgement: Judgement | None = None
+    accepted: bool | None = None
+    others: tuple[tuple[Step, Judgement | None], ...] = ()
+    salvaged: int = 0
+
+    @property
+    def discarded_tokens(self) -> int:
+        """Drafted tokens that are not in the thought."""
+        others = sum(step.tokens for step, _ in self.others)
+        if self.draft is None or self.by == "small":
+            return others
+        return others + self.draft.tokens - self.salvaged
+
+    def record(self, policy: Policy) -> dict[str, Any]:
+        """As it stands in the run folder; the draft is written out only where it was thrown away."""
+        out: dict[str, Any] = {
+            "by": self.by,
+            "text": self.step.text,
+            "tokens": self.step.tokens,
+            "ending": self.step.ending,
+        }
+        if self.draft is not None:
+            out["accepted"] = self.accepted
+            if self.draft.confidence is not None:
+                out["confidence"] = round(self.draft.confidence, 6)
+        out |= _judged(self.judgement, policy)
+        if self.draft is not None and self.by == "base":
+            out["draft"] = {"text": self.draft.text, "tokens": self.draft.tokens}
+            if self.salvaged:
+                out["salvaged"] = self.salvaged
+        if self.others:
+            out["others"] = [
+                {"text": step.text, "tokens": step.tokens, **_judged(judgement, policy)}
+                for step, judgement in self.others
+            ]
+        return out
+
+
+def _judged(judgement: Judgement | None, policy: Policy) -> dict[str, Any]:
+    """What base said of a draft, as it stands in the run folder."""
+    if judgement is None:
+        return {}
+    out: dict[str, Any] = {"score": round(judgement.value(policy.score_rule, policy.threshold), 6)}
+    if judgement.score is not None:
+        out["digits"] = [round(p, 6) for p in judgement.score.probabilities]
+    if judgement.binary is not None:
+        out["p_yes"] = round(judgement.binary.p_yes, 6)
+    if judgement.label_mass is not None:
+        out["label_mass"] = round(judgement.label_mass, 6)
+    if judgement.likelihood is not None:
+        out["logprob_mean"] = round(judgement.likelihood.mean, 4)
+        out["logprob_min"] = round(judgement.likelihood.lowest, 4)
+    return out
+
+
+def sampling_seed(seed: int, problem_id: str, sample: int) -> int:
+    """The engine's sampling seed of one trajectory, 0..2**31-1: a function of these three and nothing else."""
+    return int(_uniform(f"{seed}\0{problem_id}\0{sample}") * 2**31)
+
+
+def _uniform(text: str) -> float:
+    """A number in [0, 1) that is a function of `text` and looks random."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
+
+
+@dataclass(slots=True, kw_only=True)
+class Texts:
+    """The rendered texts of one problem: each model's prompt, base's judge turns, the closing of a thought.
+
+    A judge turn comes after a step that leaves the thought open, or after one that has closed it. `contents` says where in a
+    prompt the user's message is, of which nothing is a control token.
+    """
+
+    prompts: dict[Author, str]
+    judge_open: str
+    judge_closed: str
+    binary_open: str
+    binary_closed: str
+    close: str
+    think_end: str
+    contents: dict[Author, slice] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class Trajectory:
+    """One attempt: (problem, sample), its settings, and what was written and decided so far.
+
+    Attempts with different `cache_key` share nothing in an engine's cache. Behind a router all requests of one `routing_key`
+    go to the same replica, which holds their prefix. `tokens_kept` are thinking tokens, of kept
+    steps only.
+    """
+
+    problem_id: str
+    sample: int
+    sampling_seed: int
+    policy: Policy
+    texts: Texts
+    cache_key: str = ""
+    routing_key: str = field(init=False)
+    contexts: Contexts = field(init=False)
+    kept: list[Kept] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    answer: str = ""
+    answer_finish: str = ""
+    stop_reason: StopReason | None = None
+    tokens_kept: int = field(default=0, init=False)  # a sum over `kept` would cost O(steps) at each step
+    loops: Loops = field(default_factory=Loops, init=False)
+    _settled: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.contexts = Contexts(think_end=self.texts.think_end)
+        name = f"{self.cache_key}\0{self.problem_id}\0{self.sample}"  # a header holds ASCII only
+        self.routing_key = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+    @property
+    def tokens_left(self) -> int:
+        return self.policy.budget_tokens - self.tokens_kept
+
+    @property
+    def room(self) -> int:
+        """The most tokens that the next step may have."""
+        return min(self.policy.step_tokens, self.tokens_left)
+
+    @property
+    def thinking(self) -> bool:
+        return self.stop_reason is None
+
+    @property
+    def rarely_accepts(self) -> bool:
+        """Whether fewer than half of the last drafts were kept, of at least four."""
+        decided = [kept.accepted for kept in self.kept[-RECENT:] if kept.draft is not None]
+        return len(decided) >= RECENT // 2 and 2 * sum(map(bool, decided)) < len(decided)
+
+    @property
+    def base_writes_next(self) -> bool:
+        """Whether the next step is one of the first that base writes unasked."""
+        return len(self.kept) < self.policy.first_n
+
+    def decides(self, draft: Step | None, judgement: Judgement | None) -> bool:
+        """Whether this draft is kept as the next step. What is blank never is."""
+        if draft is None or draft.is_blank:
+            return False
+        draw = _uniform(f"{self.sampling_seed}\0{len(self.kept)}")
+        return self.policy.decides(judgement, confidence=draft.confidence, draw=draw)
+
+    def keep(self, kept: Kept) -> None:
+        """Makes a step part of the thought, and ends the thought where the step, a loop or the budget does."""
+        self.kept.append(kept)
+        self._settled = len(self.calls)
+        self.tokens_kept += kept.step.tokens
+        if kept.step.ending == "think_end":
+            self.stop_reason = "think_end"
+        elif kept.step.ending == "eos":
+            self.stop_reason = "eos"
+        elif self.policy.stop_loops and self.loops.add(kept.step.text):
+            self.stop_reason = "loop"
+        elif self.tokens_left <= 0:
+            self.stop_reason = "budget"
+
+    def end_at_full_context(self) -> None:
+        """Ends the thought with what is kept: an engine has no room for more. What was written since is for nothing."""
+        self.stop_reason = "context"
+        self.calls[self._settled :] = [call._replace(dropped=True) for call in self.calls[self._settled :]]
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the budget, a loop or an engine's context ended the thought, or a limit ended the answer."""
+        return self.stop_reason in ("budget", "loop", "context") or self.answer_finish == "length"
+
+    def record(self) -> dict[str, Any]:
+        """What the run folder holds of it, without grading and latency."""
+        salvaged = sum(kept.salvaged for kept in self.kept)
+        by_base = sum(kept.step.tokens - kept.salvaged for kept in self.kept if kept.by == "base")
+        by_small = self.tokens_kept - by_base
+        dropped_base, dropped_small = self._dropped("base"), self._dropped("small")
+        discarded = sum(kept.discarded_tokens for kept in self.kept) + dropped_small
+        drafted = [kept for kept in self.kept if kept.draft is not None]
+        judged = [kept for kept in drafted if kept.judgement is not None]
+        return {
+            "problem_id": self.problem_id,
+            "sample": self.sample,
+            "sampling_seed": self.sampling_seed,
+            "stop_reason": self.stop_reason,
+            "truncated": self.truncated,
+            "answer_text": self.answer,
+            "thinking_tokens": self.tokens_kept,
+            "tokens_base": by_base + dropped_base,
+            "tokens_small": by_small + discarded,
+            "tokens_small_kept": by_small,
+            "tokens_discarded": discarded + dropped_base,
+            "tokens_dropped": dropped_small + dropped_base,
+            "answer_tokens": sum(call.account.completion_tokens for call in self.calls if call.purpose == "answer"),
+            "steps_kept": sum(_size(kept) for kept in self.kept),
+            "steps_by_small": sum(_size(kept) for kept in self.kept if kept.by == "small"),
+            "tokens_salvaged": salvaged,
+            "drafts": len(drafted),
+            "accepted": sum(bool(kept.accepted) for kept in drafted),
+            "judged": len(judged),
+            "prompt_tokens": sum(call.account.prompt_tokens for call in self.calls),
+            "cached_tokens": sum(call.account.cached_tokens for call in self.calls),
+            "steps": [kept.record(self.policy) for kept in self.kept],
+            "requests": [
+                {"purpose": call.purpose, **call.account.record()} | ({"dropped": True} if call.dropped else {})
+                for call in self.calls
+            ],
+        }
+
+    def _dropped(self, author: Author) -> int:
+        """Tokens that a model wrote ahead of a decision, for nothing."""
+        calls = [call.account for call in self.calls if call.dropped]
+        return sum(account.completion_tokens for account in calls if account.engine == author)
+
+
+def _size(kept: Kept) -> int:
+    """How many steps it stands for: a whole thought written in one go counts its pieces."""
+    if kept.draft is not None or kept.step.ending == "blank_line":
+        return 1
+    return max(1, sum(bool(piece.strip()) for piece in pieces(kept.step.text)))

@@ -1,0 +1,188 @@
+"""Owns the rows of a bench: from a file, from the hub, or from a generator. Knows nothing of models or grading."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sgl_specreason.errors import UsageError
+from sgl_specreason.plan.catalog import Bench
+from sgl_specreason.shapes import flaw
+
+DATA_VARIABLE = "SPECREASON_DATA"
+LETTERS = "ABCDEFGHIJ"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One problem: its id within the bench, its text, the gold answer, and what else its prompt template is given.
+
+    Of a multiple-choice problem, `choices` is the list as it is shown, `answer` its right letter, and `permutation` says
+    which of the source's choices (0: the right one) stands at each letter.
+    """
+
+    id: str
+    problem: str
+    answer: str
+    choices: str | None = None
+    permutation: tuple[int, ...] | None = None
+
+    def values(self) -> dict[str, str]:
+        """The placeholders of a prompt template."""
+        return {"problem": self.problem} | ({"choices": self.choices} if self.choices is not None else {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """A bench's problems in order, and where they came from."""
+
+    rows: list[Row]
+    origin: str
+
+    @property
+    def sha256(self) -> str:
+        """A hash of the rows' contents, so that two runs can be shown to have had the same problems."""
+        text = "\n".join(json.dumps(asdict(row), sort_keys=True) for row in self.rows)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_rows(bench: Bench, data: Path | None = None) -> Rows:
+    """The bench's rows: from `data`, else from $SPECREASON_DATA/<bench>.jsonl, else from its own source.
+
+    Raises UsageError for a missing file, a malformed line (file:line), a missing column or a repeated id.
+    """
+    folder = os.environ.get(DATA_VARIABLE)
+    if data is None and folder and (path := Path(folder) / f"{bench.name}.jsonl").is_file():
+        data = path
+    if data is not None:
+        raw, origin = _read_jsonl(data), str(data)
+    elif bench.source.generator:
+        if bench.source.generator not in GENERATORS:
+            words = f"no generator {bench.source.generator!r}; there are {', '.join(GENERATORS)}"
+            raise UsageError(f"bench {bench.name}: {words}")
+        raw, origin = GENERATORS[bench.source.generator](bench.source.rows or 200), "generated"
+    elif bench.source.hub:
+        raw, origin = _read_hub(bench), f"hub {bench.source.hub} at {bench.source.revision or 'its newest revision'}"
+    else:
+        raise UsageError(f"bench {bench.name} has no source; give its rows with --data FILE.jsonl")
+    rows = [_row(bench, where, item) for where, item in raw]
+    if not rows:
+        raise UsageError(f"{origin}: no rows")
+    seen: set[str] = set()
+    for (where, _), row in zip(raw, rows, strict=True):
+        if row.id in seen:
+            raise UsageError(f"{where}: the id {row.id!r} occurs twice")
+        seen.add(row.id)
+    return Rows(rows=rows, origin=origin)
+
+
+def _row(bench: Bench, where: str, item: Any) -> Row:
+    if not isinstance(item, dict):
+        raise UsageError(f"{where}: a JSON object was expected")
+    row = Row(
+        id=_field(bench, where, item, "id"),
+        problem=_field(bench, where, item, "problem"),
+        answer=_field(bench, where, item, "answer"),
+    )
+    if "wrong" not in bench.fields:
+        return row
+    choices = [row.answer, *(_text(where, item, column, "wrong choice") for column in bench.fields["wrong"])]
+    order = shuffled(row.problem, len(choices))
+    lines = [f"{LETTERS[place]}. {choices[at].strip()}" for place, at in enumerate(order)]
+    return replace(row, answer=LETTERS[order.index(0)], choices="\n".join(lines), permutation=order)
+
+
+def shuffled(question: str, count: int) -> tuple[int, ...]:
+    """An order of `count` choices that depends on the question's text and on nothing else."""
+    digests = [hashlib.sha256(f"{question}\0{number}".encode()).digest() for number in range(count)]
+    return tuple(sorted(range(count), key=digests.__getitem__))
+
+
+def _field(bench: Bench, where: str, item: dict[str, Any], name: str) -> str:
+    """The first of the field's columns that this row has; a row without an id is known by its number."""
+    columns = bench.fields.get(name, [name])
+    column = next((column for column in columns if column in item), columns[0])
+    if name == "id" and item.get(column) is None:
+        return where.rsplit(":", 1)[-1]
+    return _text(where, item, column, name)
+
+
+def _text(where: str, item: dict[str, Any], column: str, what: str) -> str:
+    value = item.get(column)
+    if value is None or value == "" or str(value).isspace():
+        raise UsageError(f"{where}: no {column!r} (the bench's {what}) in this row")
+    if wrong := flaw(value, str | int, column):
+        raise UsageError(f"{where}: {wrong} (the bench's {what})")
+    return str(value)
+
+
+def _read_jsonl(path: Path) -> list[tuple[str, Any]]:
+    import jsonlines
+
+    rows: list[tuple[str, Any]] = []
+    number = 0
+
+    def lines(file: Iterable[str]) -> Iterator[str]:
+        nonlocal number
+        for number, line in enumerate(file, 1):  # noqa: B007
+            yield line
+
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for row in jsonlines.Reader(lines(file), loads=json.loads).iter(skip_empty=True):
+                rows.append((f"{path}:{number}", row))
+    except (jsonlines.InvalidLineError, RecursionError) as error:
+        words = "nested too deep" if isinstance(error, RecursionError) else error.args[0]
+        raise UsageError(f"{path}:{number}: not a JSON line: {words}") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from None
+    return rows
+
+
+def _read_hub(bench: Bench) -> list[tuple[str, Any]]:
+    import datasets
+
+    source = bench.source
+    rows: list[Any] = []
+    try:
+        for config in source.configs or (None,):
+            rows += datasets.load_dataset(source.hub, config, split=source.split, revision=source.revision)
+    except Exception as error:  # the library raises many kinds, all of which mean: not to be had
+        if source.gated and _is_refusal(error):
+            raise UsageError(
+                f"bench {bench.name}: {source.hub} is gated. 1. Log in on the hub and accept the set's terms on its page. "
+                "2. Make a read token in your settings there. 3. Give it with `hf auth login` or in $HF_TOKEN."
+            ) from None
+        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+        raise UsageError(
+            f"bench {bench.name}: {source.hub} cannot be loaded from the hub ({type(error).__name__}: {first}); "
+            "give the rows with --data FILE.jsonl"
+        ) from None
+    if source.rows is not None and len(rows) != source.rows:
+        raise UsageError(f"{source.hub}: {len(rows)} rows, {source.rows} were expected")
+    return [(f"{source.hub}:{number}", dict(row)) for number, row in enumerate(rows, 1)]
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Whether the hub said 401 or 403, directly or in what caused this error."""
+    while error is not None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403) or "gated" in f"{type(error).__name__} {error}".lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _demo(count: int) -> list[tuple[str, Any]]:
+    from sgl_specreason.demo.problems import problems
+
+    return [
+        (f"demo:{number}", {"id": f"demo-{number:03d}", "problem": p.text, "answer": p.answer})
+        for number, p in enumerate(problems("test", count), 1)
+    ]
+
+
+GENERATORS: dict[str, Callable[[int], list[tuple[str, Any]]]] = {"demo": _demo}

@@ -1,0 +1,145 @@
+"""Owns whether prompts and budgets fit the engines' contexts and caches, asked before any trajectory runs. Starts nothing.
+
+What SGLang takes was read in 0.5.23: tokenizer_manager.py, tp_worker.py, scheduler.py, model_config.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sgl_specreason.engines.servers import EngineSpec, number_given
+from sgl_specreason.errors import UsageError
+from sgl_specreason.method.policy import is_alone, plain
+from sgl_specreason.method.trajectory import Texts
+from sgl_specreason.plan.plan import Plan, Variant
+from sgl_specreason.text.chat import ChatFormat
+from sgl_specreason.text.steps import BLANK_LINE, Author
+from sgl_specreason.text.vocabulary import Vocabulary
+
+INPUT_SPARE, TOTAL_SPARE = 7, 2
+"""A prompt is refused above a context of this many tokens less; prompt and reply together are cut there."""
+MAX_REQ_INPUT_LEN_IS_LESS = 6
+CONTEXT_KEYS = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_length", "max_position_embeddings")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """How many tokens of one trajectory an engine can hold, and what to change where that is too little."""
+
+    tokens: int
+    remedy: str
+
+
+def check(plan: Plan, chats: dict[Author, ChatFormat], rooms: dict[Author, Room]) -> None:
+    """Raises UsageError, naming the settings to change, where a trajectory at its budget may not fit an engine of `rooms`."""
+    rows = [(row.id, plan.texts(row, chats)) for row in plan.problems]
+    lacks: list[tuple[int, str]] = []
+    for role, room in rooms.items():
+        variants = [
+            variant for variant in plan.variants if not is_alone(variant.method) or plain(variant.method) == role
+        ]
+        if not variants:
+            continue
+        vocabulary = Vocabulary(chats[role].tokenizer)
+        budget = max(variant.policy.budget_tokens for variant in variants)
+        rest = max(rest_of(vocabulary, rows[0][1], variant, role) for variant in variants)
+        # a token is at least a byte: most prompts need not be tokenised
+        long = [
+            (name, texts) for name, texts in rows if len(texts.prompts[role].encode()) > room.tokens - budget - rest
+        ]
+        sizes = [(len(vocabulary.framed(texts.prompts[role], texts.contents[role])), name) for name, texts in long]
+        prompt, problem = max(sizes, default=(0, ""))
+        if prompt + budget + rest > room.tokens:
+            fitting = room.tokens - prompt - rest
+            words = (
+                f"problem {problem} may need {prompt + budget + rest} tokens on {role}, which holds {room.tokens}: "
+                f"{prompt} of prompt, {budget} of --budget-tokens, {rest} for judging, or closing and --answer-tokens; "
+                + (f"--budget-tokens {fitting} fits" if fitting > 0 else "no --budget-tokens fits")
+                + f"; else give a smaller --answer-tokens or {room.remedy}"
+            )
+            lacks.append((fitting, words))
+    if lacks:
+        raise UsageError(min(lacks)[1])
+
+
+def configured(specs: Sequence[EngineSpec]) -> dict[Author, Room]:
+    """What each engine will hold, from its model's config.json and its arguments; nothing where that is not to be had."""
+    found: dict[Author, Room] = {}
+    for spec in specs:
+        rooms = []
+        asked = number_given(spec.args, "--context-length")
+        if tokens := asked or _context_of(spec):
+            rooms.append(_context_room(spec.role, tokens, asked=bool(asked)))
+        if tokens := number_given(spec.args, "--max-total-tokens"):
+            rooms.append(_cache_room(spec.role, tokens))
+        if rooms:
+            found[spec.role] = min(rooms, key=lambda room: room.tokens)
+    return found
+
+
+def served(infos: dict[Author, dict[str, Any]]) -> dict[Author, Room]:
+    """What running engines hold by their own /server_info; nothing of one that does not say, as behind a router."""
+    rooms = {role: room_of(role, info) for role, info in infos.items()}
+    return {role: room for role, room in rooms.items() if room is not None}
+
+
+def room_of(role: Author, info: dict[str, Any]) -> Room | None:
+    """The room by a server's own /server_info: the smaller one of the model's context and the cache."""
+    longest, cache = info.get("max_req_input_len"), info.get("max_total_num_tokens")
+    if not isinstance(longest, int):
+        return None
+    tokens = longest + MAX_REQ_INPUT_LEN_IS_LESS
+    if isinstance(cache, int) and cache <= tokens:
+        return _cache_room(role, cache)
+    return _context_room(role, tokens, asked=bool(info.get("context_length")))
+
+
+def _context_room(role: Author, tokens: int, *, asked: bool) -> Room:
+    remedy = f"a larger --context-length of {role}" if asked else f"a {role} model with a longer context"
+    return Room(tokens=tokens, remedy=remedy)
+
+
+def _cache_room(role: Author, tokens: int) -> Room:
+    return Room(tokens=tokens, remedy=f"a larger cache for {role} (max_total_tokens of the pair, --max-total-tokens)")
+
+
+def rest_of(vocabulary: Vocabulary, texts: Texts, variant: Variant, role: Author) -> int:
+    """The most tokens that a request needs beyond prompt and budget: the judge's turn, or closing the thought and the answer."""
+    policy = variant.policy
+    judging = not is_alone(variant.method) and role == "base"
+    turns = (texts.judge_open, texts.judge_closed, texts.binary_open, texts.binary_closed) if judging else ("",)
+    needed = [len(vocabulary.ids(turn)) + INPUT_SPARE for turn in turns]
+    author = plain(variant.method) if is_alone(variant.method) else policy.answer_by
+    if author == role:
+        closings = [f"\n{texts.think_end}{BLANK_LINE}"]
+        if policy.on_budget == "answer":
+            closings.append(BLANK_LINE + texts.close)
+        closing = max(len(vocabulary.ids(text)) for text in closings)
+        needed.append(closing + max(policy.answer_tokens + TOTAL_SPARE, INPUT_SPARE))
+    return max(needed)
+
+
+def _context_of(spec: EngineSpec) -> int | None:
+    """The context of a model that is here already, by its configuration and as SGLang reads it (`get_context_length`)."""
+    config = _config_of(spec)
+    scaling = getattr(config, "rope_scaling", None) or {}
+    scaled = "original_max_position_embeddings" not in scaling and scaling.get("rope_type") != "llama3"
+    tokens = next((value for key in CONTEXT_KEYS if (value := getattr(config, key, None)) is not None), None)
+    return int((scaling.get("factor", 1) if scaled else 1) * tokens) if tokens else None
+
+
+def vocabulary_size(spec: EngineSpec) -> int | None:
+    """How many entries the model's output has, by its configuration; None where that is not here."""
+    size = getattr(_config_of(spec), "vocab_size", None)
+    return size if isinstance(size, int) else None
+
+
+def _config_of(spec: EngineSpec) -> Any:
+    """The configuration of a model that is here already; None where there is none."""
+    from transformers import AutoConfig
+
+    trust = "--trust-remote-code" in spec.args
+    try:
+        return AutoConfig.from_pretrained(spec.model, local_files_only=True, trust_remote_code=trust).get_text_config()
+    except (OSError, ValueError, AttributeError):
+        return None

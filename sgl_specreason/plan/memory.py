@@ -1,0 +1,259 @@
+"""Owns the arithmetic of two engines on given cards: weights, caches, what must stay free, who sits where (pure).
+
+Everything here follows from published shapes, nothing is measured. A GB is 2**30 bytes throughout.
+"""
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from sgl_specreason.shapes import Within
+from sgl_specreason.text.steps import Author
+
+GIB = 2**30
+Quantization = Literal["none", "fp8", "fp8-checkpoint"]
+"""fp8: a bfloat16 checkpoint that SGLang quantises when it has loaded it. fp8-checkpoint: its weights are 8 bits already."""
+Count = Annotated[int, Within(1)]
+TRAJECTORY_TOKENS = 12288
+"""Of one trajectory: 8,192 thinking tokens (the benches' budget), 1,024 of answer, and problem, draft and judge turn."""
+SIZES = (1, 2, 4, 8)
+DRIVER_GB, PROCESS_GB, WORKSPACE_GB = 0.5, 0.6, 0.5
+"""Taken of a card by its driver; by a process' CUDA context and libraries; by attention (512 MiB for Qwen in SGLang)."""
+GRAPH_GB, PREFILL_GRAPHS_GB = 2 / 1024, 0.5
+"""A decode graph's memory per sequence and that of all prefill graphs, as SGLang 0.5.23 reckons (arg_groups/memory_hook.py)."""
+STEP_TOKENS = 512
+"""The longest step, whose tokens' log-probabilities the likelihood judge asks for at once."""
+SPARE = 0.08
+"""Of the cache's room, left unplanned: allocators round up, and nobody has measured this."""
+SLACK_GB = 0.5
+"""What small's fraction allows for what its libraries take while it loads."""
+SMALL_CARD_GB = 40
+ROUND = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What the arithmetic needs of a model's config.json. `parameters_b` is for models that are no dense transformers."""
+
+    layers: Count
+    hidden: Count
+    intermediate: Count
+    heads: Count
+    kv_heads: Count
+    head_dim: Count
+    vocabulary: Count
+    context: Count
+    tied: bool = False
+    parameters_b: Annotated[float, Within(0.001)] | None = None
+
+    @property
+    def embeddings(self) -> int:
+        """Parameters of the embeddings and the output, which stay at 16 bits when the layers are quantised."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def parameters(self) -> int:
+        """All parameters; biases are too few to matter."""
+        if self.parameters_b is not None:
+            return round(self.parameters_b * 1e9)
+        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
+        return self.layers * layer + self.embeddings + self.hidden
+
+    def weights_gb(self, quantization: Quantization = "none") -> float:
+        """The weights at 16 bits, or with the layers at 8."""
+        layers = self.parameters - self.embeddings
+        return (layers * (2 if quantization == "none" else 1) + self.embeddings * 2) / GIB
+
+    def kv_bytes(self, tp: int = 1) -> int:
+        """Of a token on each of `tp` cards, at 16 bits. Fewer key-value heads than cards: each card has a whole one."""
+        return 2 * self.layers * max(1, self.kv_heads // tp) * self.head_dim * 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """An engine to be placed. `tp` fixes over how many cards its layers are split; None: whatever gives most room."""
+
+    shape: Shape
+    quantization: Quantization = "none"
+    tp: int | None = None
+
+    def splits(self, cards: int) -> list[int]:
+        """Over how many of `cards` it can be split: SGLang wants equally many attention heads on each."""
+        wanted = SIZES if self.tp is None else [self.tp]
+        return [tp for tp in wanted if tp <= cards and self.shape.heads % tp == 0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """How an engine is run on a card of this size: what its graphs and activations may take."""
+
+    chunk: int
+    batch: int
+    prefill_graphs: bool
+
+    @classmethod
+    def on(cls, card_gb: float) -> "Runtime":
+        if card_gb < SMALL_CARD_GB:
+            return cls(chunk=2048, batch=16, prefill_graphs=False)
+        return cls(chunk=4096, batch=64, prefill_graphs=True)
+
+    def headroom_gb(self, role: Author, demand: Demand, tp: int) -> float:
+        """What must stay free of weights and cache on each card: context, workspace, activations, logits, graphs."""
+        shape = demand.shape
+        rows = max(self.batch, STEP_TOKENS if role == "base" else 0)
+        logits = 2 * 4 * rows * shape.vocabulary
+        activations = 2 * 2 * self.chunk * (3 * shape.intermediate // tp + 6 * shape.hidden)
+        graphs = self.batch * GRAPH_GB + (PREFILL_GRAPHS_GB if self.prefill_graphs else 0)
+        return PROCESS_GB + WORKSPACE_GB + (logits + activations) / GIB + graphs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What one engine has of each of its `cards`, and SGLang's fraction of what is free there when it starts."""
+
+    role: Author
+    cards: tuple[int, ...]
+    weights_gb: float
+    kv_bytes: int
+    tokens: int
+    headroom_gb: float
+    fraction: float
+
+    @property
+    def kv_gb(self) -> float:
+        return self.tokens * self.kv_bytes / GIB
+
+    @property
+    def total_gb(self) -> float:
+        return self.weights_gb + self.kv_gb + self.headroom_gb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Both engines on their cards. Both caches hold the same number of tokens, since every trajectory is in both."""
+
+    small: Share
+    base: Share
+    cards_gb: tuple[float, ...]
+    runtime: Runtime
+
+    @property
+    def tokens(self) -> int:
+        return self.base.tokens
+
+    @property
+    def shared(self) -> bool:
+        """Whether small sits on one of base's cards."""
+        return not set(self.small.cards).isdisjoint(self.base.cards)
+
+    @property
+    def used(self) -> int:
+        return len({*self.small.cards, *self.base.cards})
+
+    def left_gb(self, card: int) -> float:
+        """What nobody has been given of a card."""
+        taken = sum(share.total_gb for share in (self.small, self.base) if card in share.cards)
+        return self.cards_gb[card] - DRIVER_GB - taken
+
+    def words(self) -> str:
+        """In words, for the reason of a choice."""
+        first, last = self.base.cards[0], self.base.cards[-1]
+        where = f"over cards {first}-{last}" if first < last else f"on card {first}"
+        return f"base {where}, small {'beside it' if self.shared else 'alone'} on card 0: {self.tokens:,} tokens"
+
+
+def layouts(cards_gb: Sequence[float], base: Demand, small: Demand, most: int | None = None) -> list[Layout]:
+    """Every way to place the two that leaves both room for one trajectory at least, the roomiest first, then the fewest cards.
+
+    No cache gets more than `most` tokens.
+    """
+    placements = _placements(len(cards_gb), base)
+    found = [layout for placed in placements if (layout := _filled(cards_gb, base, small, placed, most))]
+    return sorted(found, key=lambda layout: (-layout.tokens, layout.used))
+
+
+def _placements(count: int, base: Demand) -> Iterator[tuple[int, ...]]:
+    """The cards of base: with small, which is on card 0, or all others than its."""
+    for tp in base.splits(count):
+        yield tuple(range(tp))
+        if tp + 1 <= count:
+            yield tuple(range(1, tp + 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Side:
+    """What one engine takes of each card that it is on, in GB, and per token in bytes."""
+
+    weights: float
+    loading: float
+    headroom: float
+    kv: int
+
+    @classmethod
+    def of(cls, role: Author, demand: Demand, tp: int, runtime: Runtime) -> "_Side":
+        weights = demand.shape.weights_gb(demand.quantization) / tp
+        return cls(
+            weights=weights,
+            # 8 bits are made of 16 on the card, when all of them are there
+            loading=demand.shape.weights_gb() / tp if demand.quantization == "fp8" else weights,
+            headroom=runtime.headroom_gb(role, demand, tp),
+            kv=demand.shape.kv_bytes(tp),
+        )
+
+    @property
+    def fixed(self) -> float:
+        return self.weights + self.headroom
+
+
+def _filled(
+    cards_gb: Sequence[float], base: Demand, small: Demand, placed: tuple[int, ...], most: int | None
+) -> Layout | None:
+    """The layout with base on the cards `placed`, its caches as large as they can be."""
+    runtime = Runtime.on(min(cards_gb[card] for card in {0, *placed}))
+    first, second = _Side.of("small", small, 1, runtime), _Side.of("base", base, len(placed), runtime)
+    room = math.inf
+    for card in {0, *placed}:
+        here = [side for side, on in ((first, card == 0), (second, card in placed)) if on]
+        room = min(room, _room(cards_gb[card] - DRIVER_GB, here))
+    if room < TRAJECTORY_TOKENS:
+        return None
+    tokens = min(int(room // ROUND * ROUND), most or sys.maxsize)
+    begin = cards_gb[0] - DRIVER_GB - PROCESS_GB
+    static = first.weights + tokens * first.kv / GIB
+    beside = static + first.headroom
+    left = min(cards_gb[card] - DRIVER_GB - PROCESS_GB - (beside if card == 0 else 0) for card in placed)
+    # small's fraction may be too large, since its tokens are pinned; base's must leave its headroom
+    most_static = begin - first.headroom + PROCESS_GB
+    fraction = math.ceil(1000 * min(most_static, static + SLACK_GB) / begin) / 1000
+    rest = math.floor(1000 * (left - second.headroom + PROCESS_GB) / left) / 1000
+    return Layout(
+        small=_share("small", (0,), first, tokens, fraction),
+        base=_share("base", placed, second, tokens, rest),
+        cards_gb=tuple(cards_gb),
+        runtime=runtime,
+    )
+
+
+def _room(free_gb: float, sides: list[_Side]) -> float:
+    """How many tokens fit a card in the caches of the engines on it, which start one after the other."""
+    room = (free_gb - sum(side.fixed for side in sides)) * (1 - SPARE) * GIB / sum(side.kv for side in sides)
+    *before, last = sides
+    spare = free_gb - PROCESS_GB - last.loading - sum(side.fixed for side in before)
+    if not before:
+        return room if spare > 0 else 0.0
+    return min(room, spare * GIB / sum(side.kv for side in before))
+
+
+def _share(role: Author, cards: tuple[int, ...], side: _Side, tokens: int, fraction: float) -> Share:
+    return Share(
+        role=role,
+        cards=cards,
+        weights_gb=side.weights,
+        kv_bytes=side.kv,
+        tokens=tokens,
+        headroom_gb=side.headroom,
+        fraction=fraction,
+    )

@@ -1,0 +1,181 @@
+"""Owns a resolved run: its problems, models, variants and prompts, and what of it a run folder records.
+
+Knows nothing of options, HTTP or run folders.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal, NamedTuple
+
+from sgl_specreason.engines.decode import Decode
+from sgl_specreason.engines.servers import EngineSpec
+from sgl_specreason.method.policy import Method, Policy, plain
+from sgl_specreason.method.trajectory import Texts, Trajectory, sampling_seed
+from sgl_specreason.plan.benches import Row, Rows
+from sgl_specreason.plan.catalog import Bench, Sweep
+from sgl_specreason.plan.pairs import short_name
+from sgl_specreason.plan.placement import Placement
+from sgl_specreason.text.chat import ChatFormat
+from sgl_specreason.text.prompts import PromptSet
+from sgl_specreason.text.steps import Author
+
+MOST = 256
+"""As many trajectories are ever tried side by side where `--concurrency auto` measures."""
+PACKAGES = ("sgl-specreason", "sglang", "torch", "transformers", "flashinfer-python", "math-verify")
+
+
+class Variant(NamedTuple):
+    """A method with its settings: what one run folder is about."""
+
+    method: Method
+    policy: Policy
+
+    @property
+    def speculates(self) -> bool:
+        """Whether base is served with token-level speculation for it."""
+        return self.method != plain(self.method)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A run, resolved: its problems, models, variants and prompts. `specs` is empty where running servers are used.
+
+    `concurrency` is "auto" until it has been measured on the engines, `replicas` is how many of each there are. `why` says why
+    this pair was chosen where nobody named one; `elsewhere` that the GPUs are not this machine's.
+    """
+
+    bench: Bench
+    rows: Rows
+    variants: tuple[Variant, ...]
+    sweep: Sweep | None
+    pair: str
+    models: dict[Author, str]
+    specs: tuple[EngineSpec, ...]
+    preset: str
+    prompts: PromptSet
+    samples: int
+    limit: int | None
+    seed: int
+    concurrency: int | Literal["auto"]
+    trust_remote_code: bool
+    hardware: str
+    decode: Decode | None = None
+    think_tags: tuple[str, str] = ("<think>", "</think>")
+    why: str = ""
+    placement: Placement | None = None
+    elsewhere: bool = False
+    replicas: dict[Author, int] = field(default_factory=dict)
+
+    @property
+    def problems(self) -> list[Row]:
+        return self.rows.rows[: self.limit]
+
+    @property
+    def workers(self) -> int:
+        """How many trajectories may run side by side: as many as are ever tried where that is still to be measured."""
+        return MOST if self.concurrency == "auto" else self.concurrency
+
+    @property
+    def expected(self) -> int:
+        """How many trajectories each variant has."""
+        return len(self.problems) * self.samples
+
+    @property
+    def stages(self) -> dict[bool, tuple[Variant, ...]]:
+        """The variants by whether base speculates for them: one start of base each, one after the other."""
+        found: dict[bool, tuple[Variant, ...]] = {}
+        for variant in self.variants:
+            found[variant.speculates] = (*found.get(variant.speculates, ()), variant)
+        return found
+
+    def settings(self, variant: Variant) -> dict[str, Any]:
+        """Everything that a run's numbers depend on and that resuming must not change."""
+        return {
+            "bench": self.bench.name,
+            "method": variant.method,
+            "pair": self.pair,
+            "models": {role: short_name(model) for role, model in self.models.items()},
+            "preset": self.preset,
+            "policy": asdict(variant.policy),
+            "prompts": self.prompts.hashes,
+            "dataset_sha256": self.rows.sha256,
+            "samples": self.samples,
+            "limit": self.limit,
+            "seed": self.seed,
+            "concurrency": self.concurrency,
+            **({"decode": asdict(self.decode)} if self.decode and variant.speculates else {}),
+            **self.several,
+        }
+
+    def name(self, variants: tuple[Variant, ...]) -> str:
+        """The folder's name for these variants: <bench>-<method>-<pair>-<digest of the settings>."""
+        label = variants[0].method if len(variants) == 1 else f"sweep-{self.sweep.name}" if self.sweep else "compare"
+        settings = [self.settings(variant) for variant in variants]
+        code = digest(settings[0] if len(settings) == 1 else {"runs": settings})
+        return f"{self.bench.name}-{label}-{self.pair}-{code}"
+
+    def conditions(self) -> dict[str, Any]:
+        """What a number must never be without (design.md)."""
+        return {
+            "prompts": self.prompts.hashes,
+            "models": {role: short_name(model) for role, model in self.models.items()},
+            "versions": versions(),
+            "gpu": self.hardware,
+            "dataset_sha256": self.rows.sha256,
+            "dataset_origin": self.rows.origin,
+            **self.several,
+        }
+
+    @property
+    def several(self) -> dict[str, Any]:
+        """How many replicas there are, where there are several of an engine."""
+        return {"replicas": self.replicas} if any(count > 1 for count in self.replicas.values()) else {}
+
+    def texts(self, row: Row, chats: dict[Author, ChatFormat]) -> Texts:
+        """The rendered texts of one problem."""
+        content = self.prompts[self.bench.prompt].fill(**row.values())
+        base = chats["base"]
+        prompts = {role: chat.prompt(content) for role, chat in chats.items()}
+        return Texts(
+            prompts=prompts,
+            contents={role: chat.content(prompts[role]) for role, chat in chats.items()},
+            judge_open=base.judge_turn(self.prompts, thinking=True),
+            judge_closed=base.judge_turn(self.prompts, thinking=False),
+            binary_open=base.judge_turn(self.prompts, "judge_binary", thinking=True),
+            binary_closed=base.judge_turn(self.prompts, "judge_binary", thinking=False),
+            close=self.prompts["close"].fill(think_end=base.think_end),
+            think_end=base.think_end,
+        )
+
+    def trajectory(self, variant: Variant, row: Row, sample: int, chats: dict[Author, ChatFormat]) -> Trajectory:
+        """A trajectory of this problem, ready to run. Variants share no cache, or one would run on what another computed."""
+        return Trajectory(**self._given(variant, row, sample, chats))
+
+    def _given(self, variant: Variant, row: Row, sample: int, chats: dict[Author, ChatFormat]) -> dict[str, Any]:
+        return {
+            "problem_id": row.id,
+            "sample": sample,
+            "sampling_seed": sampling_seed(self.seed, row.id, sample),
+            "policy": variant.policy,
+            "texts": self.texts(row, chats),
+            "cache_key": digest(self.settings(variant)),
+        }
+
+
+def digest(settings: dict[str, Any]) -> str:
+    """Eight hex digits that stand for these settings in a folder's name."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that a result depends on."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,143 @@
+"""Owns the resolution of a command's options into a plan, checked before anything starts.
+
+Knows nothing of click, HTTP or run folders' contents.
+"""
+
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from sgl_specreason.engines.decode import Decode
+from sgl_specreason.engines.servers import ROLES
+from sgl_specreason.errors import UsageError
+from sgl_specreason.method.policy import DEFAULT_METHODS, METHODS, Method, policy_of
+from sgl_specreason.plan import catalog
+from sgl_specreason.plan.benches import load_rows
+from sgl_specreason.plan.catalog import Sweep, nearest
+from sgl_specreason.plan.options import Options
+from sgl_specreason.plan.pairs import engines_for
+from sgl_specreason.plan.plan import Plan, Variant
+from sgl_specreason.text.prompts import PLACEHOLDERS, load_prompts
+
+MOST_WORKERS = 4096
+
+
+def resolve(options: Options) -> Plan:
+    """Checks the options and reads every file they name. Raises UsageError; starts and writes nothing."""
+    bench = catalog.load_bench(options.bench)
+    preset = catalog.load_preset(options.preset)
+    sweep = catalog.load_sweep(options.sweep) if options.sweep else None
+    methods = _methods(options.methods or tuple(sweep.methods if sweep else DEFAULT_METHODS))
+    given = {key: value for key, value in options.policy.items() if value is not None}
+    samples = _positive("samples", options.samples, bench.samples)
+    concurrency = _concurrency(options.concurrency, bench.concurrency)
+    if options.limit is not None:
+        _positive("limit", options.limit, 1)
+    prompts = load_prompts(options.prompts)
+    shown = {"problem", "choices"} if "wrong" in bench.fields else {"problem"}
+    fitting = [name for name, words in PLACEHOLDERS.items() if set(words) == shown]
+    if bench.prompt not in fitting:
+        raise UsageError(
+            f"bench {bench.name}: prompt = {bench.prompt!r}: for its fields it must be {' or '.join(fitting)}"
+        )
+    if (options.base_url is None) != (options.small_url is None):
+        raise UsageError("--base-url and --small-url go together: give both or neither")
+    for option, url in (("--base-url", options.base_url), ("--small-url", options.small_url)):
+        if url is not None and not _is_url(url):
+            raise UsageError(f"{option} {url}: must be http://HOST:PORT or https://HOST:PORT")
+    variants = _variants(methods, (preset.policy, bench.policy, given), options.match_acceptance, sweep)
+    choice = engines_for(options, bench)
+    pair, specs = choice.pair, choice.specs
+    if pair.policy:
+        layers = (preset.policy, pair.policy, bench.policy, given)
+        variants = _variants(methods, layers, options.match_acceptance, sweep)
+    rows = load_rows(bench, options.data)
+    return Plan(
+        bench=bench,
+        rows=rows,
+        variants=variants,
+        sweep=sweep,
+        pair=pair.name,
+        models={role: pair.model(role) for role in ROLES},
+        specs=specs,
+        preset=preset.name,
+        prompts=prompts,
+        samples=samples,
+        limit=options.limit,
+        seed=options.seed,
+        concurrency=concurrency,
+        trust_remote_code=pair.trust_remote_code,
+        hardware=choice.hardware,
+        decode=_decode(options, variants, starts=bool(specs), on_gpu=choice.placement is not None),
+        think_tags=(pair.think_tags[0], pair.think_tags[1]),
+        why=choice.why,
+        placement=choice.placement,
+        elsewhere=options.gpus is not None,
+        replicas={spec.role: spec.replicas for spec in specs},
+    )
+
+
+def _decode(options: Options, variants: tuple[Variant, ...], *, starts: bool, on_gpu: bool) -> Decode | None:
+    given = {"algorithm": options.decode, "tokens": options.decode_tokens, "model": options.decode_model}
+    given = {name: value for name, value in given.items() if value is not None}
+    kinds = {variant.speculates for variant in variants}
+    if True not in kinds:
+        if given:
+            raise UsageError("--decode, --decode-tokens and --decode-model are for methods with +decode")
+        return None
+    if starts and not on_gpu:
+        raise UsageError(
+            "methods with +decode need a GPU, since the kernels of SGLang's speculation do; "
+            "or give --base-url of a server that speculates"
+        )
+    if not starts and len(kinds) > 1:
+        raise UsageError("a running base speculates or does not: methods with +decode and others are two runs then")
+    return Decode(**given)  # type: ignore[arg-type]
+
+
+def _is_url(text: str) -> bool:
+    """Whether it can be the address of a server."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and text.isprintable()
+    except ValueError:
+        return False
+
+
+def _methods(asked: tuple[str, ...]) -> tuple[Method, ...]:
+    for method in asked:
+        if method not in METHODS:
+            raise UsageError(f"no method named {method!r}{nearest(method, list(METHODS))}")
+    return tuple(method for method in METHODS if method in asked)
+
+
+def _variants(
+    methods: tuple[Method, ...], layers: tuple[dict[str, Any], ...], match: float | None, sweep: Sweep | None
+) -> tuple[Variant, ...]:
+    """Each method at each point of the sweep; what is the same for a method at several points is there once."""
+    if match is not None:
+        if layers[-1].get("gate_p") is not None:
+            raise UsageError("give --gate-p or --match-acceptance, not both")
+        layers = (*layers, {"gate_p": match})
+    points = sweep.points() if sweep else [{}]
+    policies = [catalog.build_policy(*layers, point) for point in points]
+    found = (Variant(method, policy_of(method, policy)) for policy in policies for method in methods)
+    return tuple(dict.fromkeys(found))
+
+
+def _concurrency(value: int | str | None, default: int) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    try:
+        level = _positive("concurrency", None if value is None else int(value), default)
+    except ValueError:
+        raise UsageError(f"--concurrency {value}: neither a whole number nor auto") from None
+    if level > MOST_WORKERS:
+        raise UsageError(f"--concurrency {level}: must be at most {MOST_WORKERS}")
+    return level
+
+
+def _positive(name: str, value: int | None, default: int) -> int:
+    value = default if value is None else value
+    if value < 1:
+        raise UsageError(f"--{name} {value}: must be at least 1")
+    return value

@@ -1,0 +1,159 @@
+"""Owns the page that shows runs in a browser: one file with table, figures and trajectories, which asks no network for anything.
+
+All text of models and run folders goes into it as data, and the script shows data as text only; the page's own policy
+(Content-Security-Policy) forbids every other script, every request and every form besides.
+"""
+
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sgl_specreason.results.page.figures import Drawn, drawn
+from sgl_specreason.results.page.trajectories import Record, packed, told
+from sgl_specreason.results.records import strict, trajectories, without_texts
+from sgl_specreason.results.summary import Run, base_of
+from sgl_specreason.results.table import Table, comparison
+
+BYTES_EACH, FEWEST, MOST = 10_000, 500, 4_000
+_ASSETS = Path(__file__).parent
+
+
+def page(runs: Sequence[Run]) -> str:
+    """The page of these runs, at most 10 kB a trajectory (5 MB where they are fewer than 500), of at most 4,000 trajectories.
+
+    Where their texts do not fit, the middle of the longest is left out, and where there are more trajectories, the last
+    problems; the page says so. Figures that cannot be drawn of these runs are named with the reason.
+    """
+    table = comparison(runs)
+    names = [row[0] for row in table.rows[1:]]
+    problems, left_out = _problems(runs)
+    content = {
+        "runs": [_about(run, name) for run, name in zip(runs, names, strict=True)],
+        "problems": list(problems.values()),
+        "left_out": left_out,
+    }
+    parts = _parts(runs, table, drawn(runs))
+    listed = sum(len(problem["tries"]) for problem in problems.values())
+    rest = sum(len(part.encode()) for part in parts.values()) + len(_json(content)) + 10 * (listed + FEWEST)
+    texts, shortened = packed(_records(runs, problems), BYTES_EACH * max(listed, FEWEST) - rest)
+    content |= {"shortened": shortened, "texts": texts}
+    return _filled(_asset("page.html"), parts | {"data": _json(content)})
+
+
+def _problems(runs: Sequence[Run]) -> tuple[dict[str, dict[str, Any]], int]:
+    """By id what the list shows of each problem, in the runs' order, and how many problems are left out of it.
+
+    A try is [run, sample, state, truncated, differs from base, seconds, number of its texts].
+    """
+    right = [
+        {(r["problem_id"], r["sample"]): bool(r["correct"]) for r in run.outcomes if "error" not in r} for run in runs
+    ]
+    bases = [base_of(run, runs) for run in runs]
+    beside = [right[next(i for i, run in enumerate(runs) if run is base)] if base else {} for base in bases]
+    tries: dict[str, list[list[Any]]] = {}
+    gold: dict[str, Any] = {}
+    for number, run in enumerate(runs):
+        for record in run.outcomes:
+            key = record["problem_id"], record["sample"]
+            correct = right[number].get(key)
+            state = "failed" if correct is None else "right" if correct else "wrong"
+            differs = None not in (correct, beside[number].get(key)) and correct != beside[number][key]
+            row = [number, record["sample"], state, bool(record.get("truncated")), differs, record.get("latency_s")]
+            tries.setdefault(record["problem_id"], []).append(row)
+            gold.setdefault(record["problem_id"], record.get("gold"))
+    listed: dict[str, dict[str, Any]] = {}
+    count = 0
+    for problem_id, rows in tries.items():
+        if count + len(rows) > MOST and listed:
+            break
+        for row in sorted(rows, key=lambda row: row[:2]):
+            row.append(count)
+            count += 1
+        listed[problem_id] = {"id": problem_id, "gold": gold[problem_id], "tries": rows}
+    return listed, len(tries) - len(listed)
+
+
+def _records(runs: Sequence[Run], problems: dict[str, dict[str, Any]]) -> list[Record]:
+    """What is shown of each listed trajectory, in the order of its number."""
+    numbers = {(row[0], problem["id"], row[1]): row[-1] for problem in problems.values() for row in problem["tries"]}
+    found: list[Record] = [{}] * len(numbers)
+    for number, run in enumerate(runs):
+        for record in trajectories(run.path):
+            place = numbers.get((number, record["problem_id"], record["sample"]))
+            if place is not None:
+                # what is withheld stays so, also in folders that an older version wrote
+                found[place] = told(without_texts(record) if record.get("texts") == "withheld" else record)
+    return found
+
+
+def _about(run: Run, name: str) -> dict[str, Any]:
+    policy = run.config["settings"]["policy"]
+    return {
+        "name": name,
+        "folder": str(run.path),
+        "threshold": policy.get("threshold"),
+        "samples": run.summary["samples"],
+    }
+
+
+def _parts(runs: Sequence[Run], table: Table, figures: Sequence[Drawn]) -> dict[str, str]:
+    """What the page's template is filled with, besides the data."""
+    scripts = {name: _asset(f"{name}.js") for name in ("katex.min", "page")}
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts.values()]
+    first = runs[0].summary
+    methods = ", ".join(dict.fromkeys(run.method for run in runs))
+    return {
+        "title": html.escape(f"{first['bench']}: {methods}"),
+        "policy": " ".join(f"'sha256-{value}'" for value in hashes),
+        "style": _asset("page.css"),
+        "table": "".join(_table(table)),
+        "figures": "".join(map(_figure, figures)),
+        "katex": scripts["katex.min"],
+        "script": scripts["page"],
+    }
+
+
+def _table(table: Table) -> Iterator[str]:
+    titles, *rows = ([html.escape(cell) for cell in row] for row in table.rows)
+    yield "<div class=scroll tabindex=0 role=region aria-label=Table><table><thead><tr>"
+    yield "".join(f"<th scope=col>{title}</th>" for title in titles)
+    yield "</tr></thead><tbody>"
+    for name, *cells in rows:
+        yield f"<tr><th scope=row>{name}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    yield "</tbody></table></div><ul class=notes>"
+    yield from (f"<li>{html.escape(note)}</li>" for note in table.notes)
+    yield "</ul>"
+
+
+def _figure(figure: Drawn) -> str:
+    title = html.escape(figure.title)
+    if figure.svg is None:
+        return f"<p class=missing>{title}: not drawn, {html.escape(figure.reason)}.</p>"
+    image = base64.b64encode(figure.svg).decode()
+    return (
+        f'<figure><figcaption>{title}</figcaption><img alt="{title}" src="data:image/svg+xml;base64,{image}"></figure>'
+    )
+
+
+def _json(content: Any) -> str:
+    """JSON that can stand in a script element: nothing in it opens or closes a tag or a comment."""
+    text = json.dumps(strict(content), separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _filled(template: str, parts: dict[str, str]) -> str:
+    """The template with each {{name}} replaced; what is put in is not looked at again."""
+    pieces = template.split("{{")
+    filled = [pieces[0]]
+    for piece in pieces[1:]:
+        name, _, rest = piece.partition("}}")
+        filled += [parts[name], rest]
+    return "".join(filled)
+
+
+def _asset(name: str) -> str:
+    return (_ASSETS / name).read_text(encoding="utf-8")

@@ -1,0 +1,29 @@
+"""Owns the summaries in run folders, made anew from the records. Knows no engines."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from sgl_specreason.results.records import rewrite_summary
+from sgl_specreason.results.summary import Run, against_base, knobs, load_runs
+from sgl_specreason.results.table import comparison
+
+
+def written(folder: Path) -> list[Run]:
+    """The runs in `folder` as they stand there, after writing each one's summary, and that of all if there are several."""
+    runs = load_runs(folder)
+    for run in runs:
+        rewrite_summary(run.path, run.summary, comparison([run]).markdown())
+    if [run.path for run in runs] != [folder]:
+        first = runs[0].summary
+        entries = [
+            run.summary | ({"vs_base": asdict(pairing)} if pairing else {}) | ({"knobs": values} if values else {})
+            for run, pairing, values in zip(runs, against_base(runs), knobs(runs), strict=True)
+        ]
+        partial = any(run.summary["partial"] for run in runs)
+        content = {"bench": first["bench"], "pair": first["pair"], "partial": partial}
+        if runs[0].varied:
+            content["runs"] = entries
+        else:
+            content["methods"] = {run.method: entry for run, entry in zip(runs, entries, strict=True)}
+        rewrite_summary(folder, content, comparison(runs).markdown())
+    return runs

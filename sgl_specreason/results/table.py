@@ -1,0 +1,234 @@
+"""Owns the table that compares runs: its rows, the conditions under it, and how both read as text and as Markdown."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sgl_specreason.engines import footprint
+from sgl_specreason.results.summary import AgainstBase, Run, against_base, differing, knobs
+
+Record = dict[str, Any]
+COLUMNS: tuple[tuple[str, str], ...] = (
+    ("method", "method"),
+    ("n", "n"),
+    ("accuracy", "accuracy %"),
+    ("truncated_share", "truncated %"),
+    ("no_answer_share", "no answer %"),
+    ("latency_mean_s", "mean s"),
+    ("latency_p95_s", "p95 s"),
+    ("thinking_base", "think base"),
+    ("thinking_small", "think small"),
+    ("offloaded_steps_share", "offloaded %"),
+    ("tokens_discarded", "discarded"),
+    ("cached_share", "cached %"),
+    ("failed", "failed"),
+)
+OF_REPLAYS: tuple[tuple[str, str], ...] = (
+    ("method", "method"),
+    ("n", "n"),
+    ("latency_mean_s", "mean s"),
+    ("latency_p95_s", "p95 s"),
+    ("throughput_tokens_per_s", "tokens/s"),
+    ("thinking_base", "think base"),
+    ("thinking_small", "think small"),
+    ("acceptance_share", "accepted %"),
+    ("tokens_discarded", "discarded"),
+    ("cached_share", "cached %"),
+    ("failed", "failed"),
+)
+
+OF_ACCURACY = (
+    "Accuracy: mean over problems ± clustered standard error. "
+    "Tokens are per trajectory; small's include the discarded ones."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows of cells, the first of titles and the first of each a name; the conditions under them, and what stands above."""
+
+    rows: list[list[str]]
+    notes: list[str]
+    title: str = ""
+
+    def text(self) -> str:
+        """Aligned columns, the notes under them."""
+        lines = ["  ".join(cells).rstrip() for cells in self._aligned()]
+        return "\n".join([*self._above(), *lines, "", *self.notes]) + "\n"
+
+    def markdown(self) -> str:
+        """The same as a Markdown table."""
+        lines = [f"| {' | '.join(cells)} |" for cells in self._aligned()]
+        first, *others = (len(cell) for cell in self._aligned()[0])
+        rule = ["-" * first, *("-" * (width - 1) + ":" for width in others)]
+        head = [*self._above(), lines[0], f"| {' | '.join(rule)} |"]
+        return "\n".join([*head, *lines[1:], "", *self.notes]) + "\n"
+
+    def _above(self) -> list[str]:
+        return [self.title, ""] if self.title else []
+
+    def _aligned(self) -> list[list[str]]:
+        widths = [max(map(len, column)) for column in zip(*self.rows, strict=True)]
+        return [
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+            for row in self.rows
+        ]
+
+
+def comparison(runs: Sequence[Run]) -> Table:
+    """The table of these runs, paired with base where base is among them; conditions that differ are named under it."""
+    table = tabulated([run.summary for run in runs], against_base(runs), knobs(runs))
+    varied = frozenset[str]().union(*(run.varied for run in runs))
+    differ = differing(runs, swept=varied).items()
+    notes = [f"Differs: {key}: {' | '.join(map(str, values))}" for key, values in differ]
+    return replace(table, notes=table.notes + notes)
+
+
+def tabulated(
+    summaries: Sequence[Record], beside: Sequence[AgainstBase | None] = (), settings: Sequence[dict[str, Any]] = ()
+) -> Table:
+    """One row per run, with the conditions under it.
+
+    `beside` holds each run's paired comparison with base, if it has one, `settings` what tells it from others of its method.
+    """
+    replays = [summary for summary in summaries if summary.get("replay")]
+    columns = OF_REPLAYS if replays else COLUMNS
+    rows = [[title for _, title in columns]]
+    rows += [[_cell(summary, key) for key, _ in columns] for summary in summaries]
+    for row, values in zip(rows[1:], settings, strict=False):
+        row[0] = " ".join([row[0], *(f"{key}={_value(value)}" for key, value in values.items())])
+    names = [row[0] for row in rows[1:]]
+    if any(beside):
+        pairings = [None, *beside]
+        if not replays:
+            accuracies = [pairing and pairing.accuracy for pairing in pairings]
+            cells = [_interval(100 * found.difference, found.ci95, 100) if found else "-" for found in accuracies]
+            _insert(rows, "accuracy %", ["vs base (95 %)", *cells[1:]])
+        speeds = [pairing and pairing.speed_up for pairing in pairings]
+        cells = [f"{s.value:.2f} [{s.ci95[0]:.2f}, {s.ci95[1]:.2f}]" if s else "-" for s in speeds]
+        _insert(rows, "mean s", ["speed-up (95 %)", *cells[1:]])
+    notes = [*_conditions(summaries), *_samples(names, summaries), *_sign_tests(names, beside)]
+    return Table(rows=rows, notes=notes, title=_title(replays[0]) if replays else "")
+
+
+def _insert(rows: list[list[str]], after: str, cells: Sequence[str]) -> None:
+    """One more column, after the one of this title."""
+    at = rows[0].index(after) + 1
+    for row, cell in zip(rows, cells, strict=True):
+        row.insert(at, cell)
+
+
+def _title(replay: Record) -> str:
+    weights = ", with random weights" if replay["dummy_weights"] else ""
+    return f"Replay of {replay['trace']['origin']}{weights}: no answers, no accuracy"
+
+
+def _cell(summary: dict[str, Any], key: str) -> str:
+    per_problem = max(summary["trajectories"], 1)
+    match key:
+        case "accuracy":
+            return f"{_percent(summary['accuracy'])} ± {_percent(summary['accuracy_se'])}"
+        case "thinking_base":
+            return f"{summary['tokens_base'] / per_problem:.1f}"
+        case "thinking_small":
+            return f"{summary['tokens_small'] / per_problem:.1f}"
+        case "tokens_discarded":
+            return f"{summary['tokens_discarded'] / per_problem:.1f}"
+        case "acceptance_share":
+            return _percent(summary["acceptance"]) if summary["drafts"] else "-"
+        case "throughput_tokens_per_s":
+            return f"{summary.get(key, math.nan):.1f}"
+        case "latency_mean_s" | "latency_p95_s":
+            return f"{summary[key]:.2f}"
+        case "method":
+            return f"{summary['method']}{' (partial)' if summary['partial'] else ''}"
+    if key.endswith("_share"):
+        return _percent(summary[key])
+    return str(summary[key])
+
+
+def _interval(value: float, ci95: tuple[float, float], scale: float) -> str:
+    low, high = (scale * bound for bound in ci95)
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _value(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _conditions(summaries: Sequence[dict[str, Any]]) -> list[str]:
+    first = summaries[0]
+    conditions = first["conditions"]
+    lines = [
+        f"{first['bench']}, pair {first['pair']}, preset {first['preset']}: {first['n']} problems x {first['samples']} samples, "
+        f"concurrency {first['concurrency']}, budget {first['budget_tokens']} thinking tokens.",
+        f"Models: base {conditions['models']['base']}, small {conditions['models']['small']}. GPU: {conditions['gpu']}. "
+        f"sglang {conditions['versions']['sglang']}."
+        + "".join(f" {count} replicas of {role}." for role, count in (conditions.get("replicas") or {}).items()),
+        f"Rows sha256 {conditions['dataset_sha256'][:12]}, judge prompt sha256 {conditions['prompts']['judge'][:12]}.",
+    ]
+    lines += _of_replay(first) if first.get("replay") else [OF_ACCURACY]
+    lines += [
+        f"{summary['method']}: {summary['loops']} of {summary['trajectories']} thoughts were ended for going round in circles."
+        for summary in summaries
+        if summary["loops"]
+    ]
+    lines += [
+        f"{summary['method']}: base's decode steps gave {summary['accept_length_mean']:.2f} tokens each "
+        "(token-level speculation)."
+        for summary in summaries
+        if summary["accept_length_mean"]
+    ]
+    lines += [
+        f"{summary['method']}: requests were tried again {summary['retries']} times; its seconds hold these waits."
+        for summary in summaries
+        if summary["retries"]
+    ]
+    for summary in summaries:
+        mass = summary["label_mass_mean"]
+        if summary["judged_steps"] and mass < 0.5:
+            binary = summary["policy"].get("judge") == "binary"
+            asked, template = ("yes or no", "judge_binary") if binary else ("digits", "judge")
+            lines.append(
+                f"Warning: {summary['method']}: the judge put only {100 * mass:.0f} % of its probability on {asked}; "
+                f"its template (prompts/{template}.txt, {template}_answer.txt) is not understood."
+            )
+    return lines
+
+
+def _of_replay(summary: Record) -> list[str]:
+    trace, memory = summary["trace"], footprint.words(summary["memory"] or {})
+    lines = [
+        f"Trace: {trace['steps']} steps of {trace['step_tokens_median']:g} tokens (median; {trace['step_tokens_max']} at most), "
+        f"thoughts of {trace['thinking_tokens_mean']:.0f} (mean; {trace['thinking_tokens_max']} at most), prompts of "
+        f"{trace['prompt_tokens_mean']:.0f}, answers of {trace['answer_tokens_mean']:.0f}.",
+        "Lengths and verdicts are the trace's; base and small alone write a thought of the same steps. Tokens are per "
+        "trajectory, small's include the discarded ones; tokens/s counts kept thinking and answer tokens.",
+    ]
+    return [*lines, f"Memory: {memory}."] if memory else lines
+
+
+def _samples(names: Sequence[str], summaries: Sequence[Record]) -> list[str]:
+    """pass@k and maj@k, where there are several samples a problem."""
+    lines = []
+    for name, summary in zip(names, summaries, strict=True):
+        words = [f"pass@{k} {_percent(value)} %" for k, value in summary["pass_at_k"].items()]
+        words += [f"maj@{k} {_percent(value)} %" for k, value in summary["maj_at_k"].items()]
+        if words:
+            lines.append(f"{name}: {', '.join(words)}.")
+    return lines
+
+
+def _sign_tests(names: Sequence[str], beside: Sequence[AgainstBase | None]) -> list[str]:
+    """Where few problems tell two methods apart, the interval is rough: the exact test stands beside it."""
+    return [
+        f"{name} against base, of {paired.n} problems: better on {paired.better}, worse on {paired.worse}, "
+        f"exact sign test p = {paired.sign_p:.2g}."
+        for name, pairing in zip(names, beside, strict=False)
+        if pairing is not None and (paired := pairing.accuracy)
+    ]

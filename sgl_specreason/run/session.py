@@ -1,0 +1,250 @@
+"""Owns the variants of a plan that share running engines: their trajectories, grades, records and summaries.
+
+Knows nothing of how the engines came up. Whatever it prints goes to `say`.
+"""
+
+import itertools
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sgl_specreason.errors import RequestError, SpecReasonError
+from sgl_specreason.method.policy import is_alone
+from sgl_specreason.method.trajectory import Trajectory
+from sgl_specreason.plan import limits
+from sgl_specreason.plan.benches import Row
+from sgl_specreason.plan.plan import MOST, Plan, Variant
+from sgl_specreason.results import records
+from sgl_specreason.results.rescore import graded
+from sgl_specreason.results.summaries import written
+from sgl_specreason.run.interruption import Interruption
+from sgl_specreason.run.knee import knee
+from sgl_specreason.run.progress import Progress
+from sgl_specreason.run.runner import run_all
+from sgl_specreason.text.chat import ChatFormat
+from sgl_specreason.text.steps import Author
+
+if TYPE_CHECKING:
+    from sgl_specreason.engines.endpoint import Endpoint
+
+Say = Callable[[str], None]
+Record = dict[str, Any]
+Task = tuple[Variant, Row, int]
+WARM_UP_TOKENS = 64
+KNEE_TOKENS = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """Variants of a plan with their engines up, and what is done with them."""
+
+    plan: Plan
+    variants: tuple[Variant, ...]
+    chats: dict[Author, ChatFormat]
+    endpoints: dict[Author, "Endpoint"]
+    say: Say
+    rates: dict[str, float]
+
+    check = staticmethod(limits.check)
+
+    @staticmethod
+    def endpoint_class() -> "type[Endpoint]":
+        """What its trajectories ask the engines through. SGLang takes seconds to import."""
+        from sgl_specreason.engines.endpoint import Endpoint
+
+        return Endpoint
+
+    def graded(self, record: Record, gold: str) -> Record:
+        """What a finished record says about its answer."""
+        return graded(record, gold, self.plan.bench.grader)
+
+    def with_measured_concurrency(self) -> "Session":
+        """This session at the knee of its throughput: short trajectories of the method, at ever more side by side."""
+        plan = self.plan
+        variant = next((variant for variant in self.variants if not is_alone(variant.method)), self.variants[0])
+        self._warm_up()
+
+        def rate(level: int) -> float:
+            problems = itertools.islice(itertools.cycle(plan.problems), 2 * level)
+            tasks = [self._shortened(variant, row, KNEE_TOKENS) for row in problems]
+            for number, task in enumerate(tasks):  # or the second round would run on what the first computed
+                task.cache_key = f"concurrency {level} {number}"
+            begin = time.monotonic()
+            for _ in run_all(tasks, lambda task: self._run(variant, task), level):
+                pass
+            return sum(task.tokens_kept for task in tasks) / (time.monotonic() - begin)
+
+        level, rates = knee(rate, min(MOST, plan.expected, self._fitting(variant)))
+        for endpoint in self.endpoints.values():
+            endpoint.flush_cache()
+        words = ", ".join(f"{count}: {value:.0f}" for count, value in rates.items())
+        self.say(f"concurrency auto: {level} (thinking tokens/s by concurrency: {words})")
+        return replace(
+            self,
+            plan=replace(plan, concurrency=level),
+            rates={str(count): value for count, value in rates.items()},
+        )
+
+    def _fitting(self, variant: Variant) -> int:
+        """How many trajectories at their budget the smaller one of the engines' caches holds."""
+        policy, texts = variant.policy, self.plan.texts(self.plan.problems[0], self.chats)
+        counts = []
+        for role, endpoint in self.endpoints.items():
+            need = len(endpoint.ids(texts.prompts[role])) + policy.budget_tokens + policy.answer_tokens
+            each = int(endpoint.server_info.get("max_total_num_tokens", MOST * need)) // need
+            counts.append(each * max(1, len(endpoint.replicas)))
+        return max(1, min(counts))
+
+    def run(self, top: Path, folders: dict[Variant, Path], interruption: Interruption, *, resume: bool) -> None:
+        """Every trajectory that its variants' folders do not hold yet; each is written as it ends, the summaries at the end.
+
+        `top` is the only run folder, or holds them all; those of other variants are begun, so that the summary of all knows that
+        they are missing. Raises KeyboardInterrupt after an interruption, when all is written.
+        """
+        from tqdm import tqdm
+
+        plan = self.plan
+        runs = {}
+        for variant, folder in folders.items():
+            if variant in self.variants:
+                runs[variant] = records.RunFolder.open(folder, self._config(variant), resume=resume)
+                if runs[variant].torn:
+                    self.say(f"{folder}: the last line was torn and is dropped; its trajectory runs again")
+            elif not (folder / records.CONFIG).exists():
+                records.RunFolder.open(folder, self._config(variant) | {"server_info": {}}, resume=False)
+        total = plan.expected * len(runs)
+        begun = sum(len(run.done) for run in runs.values())
+        if begun < total:
+            self._warm_up()
+        gold = {row.id: row.answer for row in plan.problems}
+        every_s = 0.1 if sys.stderr.isatty() else 10  # a log is not a screen
+        progress = Progress({variant: records.trajectories(folders[variant]) for variant in runs})
+        bar = tqdm(total=total, initial=begun, file=sys.stderr, mininterval=every_s)
+        finished = (
+            result
+            for group in self.rounds()
+            if not interruption.halt.is_set()
+            for result in run_all(
+                self._missing(group, runs),
+                lambda task: (task[0], self._attempt(*task)),
+                plan.workers,
+                interruption.halt,
+            )
+        )
+        with interruption.heeded(), closing(bar), _summarised(top):
+            for variant, record in finished:
+                if "error" not in record:
+                    record |= self.graded(record, gold[record["problem_id"]])
+                if plan.bench.private:
+                    record = records.without_texts(record)
+                runs[variant].append(record)
+                progress.add(variant, record)
+                bar.set_postfix_str(progress.words(), refresh=False)
+                bar.update()
+        if interruption.halt.is_set():
+            raise KeyboardInterrupt
+
+    def rounds(self) -> list[tuple[Variant, ...]]:
+        """The variants in groups, of which one begins when the last has ended.
+
+        One trajectory at a time they take turns, so that the machine's drift hits all alike; where several run side by side each
+        variant has the engines to itself, or its latency would be that beside the others.
+        """
+        return [self.variants] if self.plan.concurrency == 1 else [(variant,) for variant in self.variants]
+
+    def _missing(self, group: Sequence[Variant], runs: dict[Variant, records.RunFolder]) -> Iterator[Task]:
+        """What the folders of these variants do not hold yet, problem by problem."""
+        for row in self.plan.problems:
+            for sample in range(self.plan.samples):
+                yield from ((variant, row, sample) for variant in group if (row.id, sample) not in runs[variant].done)
+
+    def _attempt(self, variant: Variant, row: Row, sample: int) -> Record:
+        """One trajectory's record; a failed request makes a record with its error instead of an exception."""
+        trajectory = self.plan.trajectory(variant, row, sample, self.chats)
+        begin = time.monotonic()
+        error: RequestError | None = None
+        try:
+            self._run(variant, trajectory)
+        except RequestError as failure:
+            error = failure
+        latency_s = time.monotonic() - begin
+        record = trajectory.record() | {"method": variant.method, "start_s": begin, "latency_s": latency_s}
+        if row.permutation is not None:
+            record["permutation"] = row.permutation
+        return record if error is None else record | {"error": str(error)}
+
+    def _warm_up(self) -> None:
+        """One unrecorded short trajectory of each method, then an empty cache, so that the first problem pays nothing extra.
+
+        Where there are replicas, as many side by side, which a router shares out among them.
+        """
+        count = max(self.plan.replicas.values(), default=1)
+        for variant in {variant.method: variant for variant in self.variants}.values():
+            tasks = [self._shortened(variant, self.plan.problems[0], WARM_UP_TOKENS) for _ in range(count)]
+            for number, task in enumerate(tasks):
+                task.routing_key = f"warm up {number}"
+            for _ in run_all(tasks, partial(self._run, variant), count):
+                pass
+        for endpoint in self.endpoints.values():
+            endpoint.flush_cache()
+
+    def _run(self, variant: Variant, trajectory: Trajectory) -> None:
+        from sgl_specreason.method.program import run_trajectory
+
+        run_trajectory(variant.method, trajectory, self.endpoints)
+
+    def _shortened(self, variant: Variant, row: Row, tokens: int) -> Trajectory:
+        """A trajectory that is not recorded, with at most `tokens` thinking tokens."""
+        policy = variant.policy
+        trajectory = self.plan.trajectory(variant, row, 0, self.chats)
+        trajectory.policy = replace(
+            policy,
+            budget_tokens=min(tokens, policy.budget_tokens),
+            answer_tokens=min(16, policy.answer_tokens),
+        )
+        return trajectory
+
+    def _config(self, variant: Variant) -> dict[str, Any]:
+        return {
+            "settings": self.plan.settings(variant),
+            "beside": len(self.plan.variants) - 1,
+            "tokens_per_s_by_concurrency": self.rates,
+            **self.plan.conditions(),
+            "grader": self.plan.bench.grader,
+            "expected": self.plan.expected,
+            "commit": _commit(),
+            "placement": self.plan.placement.record() if self.plan.placement else None,
+            "server_info": {role: endpoint.server_info for role, endpoint in self.endpoints.items()},
+        }
+
+
+@cache
+def _commit() -> str | None:
+    """The commit of the checkout that this code is run from, "+" after it where files differ; None outside one."""
+    root = Path(__file__).parent.parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+@contextmanager
+def _summarised(top: Path) -> Iterator[None]:
+    """Writes the summaries at the end, however it came about; where they cannot be, that must not hide why it ended."""
+    try:
+        yield
+    except BaseException:
+        with suppress(SpecReasonError):
+            written(top)
+        raise
+    written(top)

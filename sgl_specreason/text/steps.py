@@ -1,0 +1,87 @@
+"""Owns where a step ends, when thinking ends and how text is cut into pieces (pure functions).
+
+Knows nothing of engines, scores or policies.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+BLANK_LINE = "\n\n"
+Author = Literal["base", "small"]
+"""The two models, by what they do: who writes a step."""
+Ending = Literal["blank_line", "think_end", "eos", "cap"]
+_PIECE = re.compile(r".*?\n\n|.+\Z", re.DOTALL)
+
+
+def pieces(text: str) -> list[str]:
+    """`text` cut after each blank line; joined they are `text` again.
+
+    The pieces of a text that ends with a blank line stay the first pieces of everything appended to it.
+    """
+    return _PIECE.findall(text)
+
+
+def first_piece(text: str, start: int) -> str:
+    """The piece that begins at `start`, which lies before the end."""
+    found = _PIECE.match(text, start)
+    assert found is not None
+    return found[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one model wrote as one step.
+
+    `text` ends with its blank line or think tag if it has one; `tokens` is what the engine generated for it.
+    `confidence` is the mean probability that its writer gave these tokens, where that was asked for.
+    """
+
+    text: str
+    tokens: int
+    ending: Ending
+    confidence: float | None = None
+
+    @property
+    def ends_thought(self) -> bool:
+        return self.ending in ("think_end", "eos")
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether there is nothing in it to judge."""
+        return not self.text.strip()
+
+    def joined(self, more: "Step") -> "Step":
+        """This step with a further piece after it."""
+        tokens, confidence = self.tokens + more.tokens, None
+        if self.confidence is not None and more.confidence is not None:
+            confidence = (self.tokens * self.confidence + more.tokens * more.confidence) / max(tokens, 1)
+        return Step(text=self.text + more.text, tokens=tokens, ending=more.ending, confidence=confidence)
+
+
+def read_step(
+    text: str, tokens: int, finish: str, think_end: str, *, before: str = "", confidence: float | None = None
+) -> Step:
+    """One generation as a step: cut after the first blank line or think tag, whichever comes first.
+
+    `finish` is SGLang's finish type ("stop" or "length"). A token may hold the stop in its middle (".\\n\\n\\n"), so
+    the text is cut here and not trusted to end with it. A think tag may begin in what stands `before` the text: the limit
+    of a step's tokens falls where it falls.
+    """
+    ending: Ending
+    begun = before[max(len(before) - len(think_end) + 1, 0) :]
+    blank, thought = text.find(BLANK_LINE), (begun + text).find(think_end)
+    if thought >= 0 and (blank < 0 or thought - len(begun) < blank):
+        text, ending = text[: thought - len(begun) + len(think_end)], "think_end"
+    elif blank >= 0:
+        text, ending = text[: blank + len(BLANK_LINE)], "blank_line"
+    else:
+        ending = "cap" if finish == "length" else "eos"
+    return Step(text=text, tokens=tokens, ending=ending, confidence=confidence)
+
+
+def wants_more(step: Step, *, min_step_tokens: int, room: int) -> bool:
+    """Whether a piece is too short to be judged by itself and there is room (in tokens) to go on."""
+    if step.ending != "blank_line" or room <= 0:
+        return False
+    return step.is_blank or step.tokens < min_step_tokens

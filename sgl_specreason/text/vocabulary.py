@@ -1,0 +1,96 @@
+"""Owns how text becomes the token ids of one tokenizer, and which text may hold control tokens. Knows no engine.
+
+An added token ("<|im_end|>", "</think>") means something only where we or a chat template wrote it. In a problem, or in what a
+model of another vocabulary wrote, the same characters are characters: they are spelled out in ordinary tokens.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+
+import orjson
+
+from sgl_specreason.text.steps import pieces
+from sgl_specreason.text.tokenizers import Tokenizer
+
+REMEMBERED = 65536
+
+
+class Vocabulary:
+    """One tokenizer's ids, piece by piece (`steps.pieces`), the pieces lately seen remembered."""
+
+    digest: str  # equal for vocabularies in which every id means the same
+    own: Callable[[str], tuple[int, ...]]  # of a piece of our own text
+    plain: Callable[[str, str], tuple[int, ...]]  # of a piece of a model's
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.digest = _digest(tokenizer)
+        added: dict[str, int] = getattr(tokenizer, "get_added_vocab", dict)()
+        # Runs of spaces or newlines are added tokens in some vocabularies: these are text, and the best way to write it.
+        self._control = {word: token for word, token in added.items() if len(word) > 1 and not word.isspace()}
+        self._control_ids = frozenset(self._control.values()) - {getattr(tokenizer, "unk_token_id", None)}
+        longest_first = sorted(self._control, key=len, reverse=True)
+        self._words = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        self.own = lru_cache(maxsize=REMEMBERED)(self._encode)
+        self.plain = lru_cache(maxsize=REMEMBERED)(self._spell)
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of our own text, in which an added token is what it says."""
+        return [token for piece in pieces(text) for token in self.own(piece)]
+
+    def framed(self, prompt: str, content: slice) -> list[int]:
+        """The ids of a chat template's text around a `content` that is not ours.
+
+        Those of the whole text where nothing in the content looks like an added token: cutting elsewhere may change them.
+        """
+        found: list[int] = []
+        start = 0
+        for end in (*self._cuts(prompt, content), len(prompt)):
+            found += self.ids(prompt[start:end])
+            start = end
+        before, after = self.ids(prompt[: content.start]), self.ids(prompt[content.stop :])
+        if self._controls(found) == self._controls(before) + self._controls(after):
+            return found
+        inside = [token for piece in pieces(prompt[content]) for token in self.plain(piece, "")]
+        return before + inside + after
+
+    def _controls(self, ids: Sequence[int]) -> list[int]:
+        return [token for token in ids if token in self._control_ids]
+
+    def _encode(self, piece: str, /) -> tuple[int, ...]:
+        return tuple(self._tokenizer.encode(piece, add_special_tokens=False))
+
+    def _spell(self, piece: str, ending: str, /) -> tuple[int, ...]:
+        """The ids of a piece that is only text: no added token in it, but for `ending` where the piece ends with that."""
+        if ending in self._control and piece.endswith(ending):
+            return self.plain(piece.removesuffix(ending), "") + self.own(ending)
+        found: list[int] = []
+        start = 0
+        for end in (*self._cuts(piece), len(piece)):
+            found += self._without_control(piece[start:end])
+            start = end
+        return tuple(found)
+
+    def _cuts(self, text: str, content: slice | None = None) -> Iterator[int]:
+        """Where to cut a text so that no added token (that reaches into its `content`) is whole: after its first character."""
+        at = 0
+        while self._words and (word := self._words.search(text, at)):
+            at = word.start() + 1
+            if content is None or (word.start() < content.stop and word.end() > content.start):
+                yield at
+
+    def _without_control(self, part: str) -> tuple[int, ...]:
+        """Its ids; letter by letter where the tokenizer sees an added token all the same, as one that folds case does."""
+        ids = self.own(part) if part else ()
+        if self._control_ids.isdisjoint(ids):
+            return ids
+        return tuple(token for letter in part for token in self._encode(letter))
+
+
+def _digest(tokenizer: Tokenizer) -> str:
+    words = getattr(tokenizer, "get_vocab", lambda: None)()
+    if words is None:
+        return str(id(tokenizer))
+    return hashlib.sha256(orjson.dumps(words, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -1,0 +1,209 @@
+"""Rows from files, the hub and the generator."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from fake_hub import FakeHub
+
+from sgl_specreason.errors import UsageError
+from sgl_specreason.plan.benches import load_rows, shuffled
+from sgl_specreason.plan.catalog import load_bench, names
+from sgl_specreason.results.records import without_texts
+
+
+def test_the_demo_has_200_problems() -> None:
+    rows = load_rows(load_bench("demo"))
+    assert len(rows.rows) == 200
+    assert rows.sha256 == load_rows(load_bench("demo")).sha256
+
+
+@pytest.mark.parametrize(("bench", "count"), [("math500", 500), ("aime24", 30), ("aime25", 30), ("gsm8k", 1319)])
+def test_the_real_files_load(bench: str, count: int, shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECREASON_DATA", str(shared_data))
+    rows = load_rows(load_bench(bench))
+    assert len(rows.rows) == count
+    assert rows.origin == str(shared_data / f"{bench}.jsonl")
+
+
+BAD_LINES = {
+    "not json": ('{"problem": "x", "answer": "1"}\n{oops\n', ":2"),
+    "not an object": ('"text"\n', ":1"),
+    "no answer": ('{"problem": "x", "answer": "1"}\n{"problem": "y"}\n', ":2"),
+    "empty": ("", "no rows"),
+    "twice": ('{"unique_id": "a", "problem": "x", "answer": "1"}\n' * 2, ":2"),
+    "not utf-8": (b"\xff\xfe\x00", "cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("content", "named"), BAD_LINES.values(), ids=BAD_LINES)
+def test_a_bad_file_is_named_with_its_line(tmp_path: Path, content: str | bytes, named: str) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UsageError, match=named) as error:
+        load_rows(load_bench("math500"), file)
+    assert str(file) in str(error.value)
+
+
+def test_a_row_without_an_id_is_known_by_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"problem": "x", "answer": 1}\n')
+    assert load_rows(load_bench("math500"), file).rows[0].id == "1"
+
+
+def hub(monkeypatch: pytest.MonkeyPatch, load: Any) -> None:
+    fake = ModuleType("datasets")
+    fake.load_dataset = load  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+
+
+def test_rows_of_the_hub_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"unique_id": "a", "problem": "x", "answer": "1"}
+    hub(monkeypatch, lambda *args, **kwargs: [row])
+    with pytest.raises(UsageError, match="1 rows, 500 were expected"):
+        load_rows(load_bench("math500"))
+
+
+def test_a_hub_that_cannot_be_reached_points_to_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: Any, **kwargs: Any) -> Any:
+        raise ConnectionError("no route")
+
+    hub(monkeypatch, offline)
+    with pytest.raises(UsageError, match=r"--data FILE\.jsonl"):
+        load_rows(load_bench("math500"))
+
+
+def test_a_users_bench_file(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"id": "q", "question": "2+2", "gold": "4"}) + "\n")
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'title = "Mine"\nprompt = "math"\ngrader = "integer"\n[fields]\nproblem = "question"\nanswer = "gold"\n'
+    )
+    rows = load_rows(load_bench(str(file)), tmp_path / "rows.jsonl")
+    assert (rows.rows[0].problem, rows.rows[0].answer) == ("2+2", "4")
+
+
+def test_every_bench_names_its_revision_and_size() -> None:
+    for name in names("benches"):
+        source = load_bench(name).source
+        if source.hub:
+            assert source.revision is not None
+            assert len(source.revision) == 40
+            assert source.rows
+
+
+def described(bench: str, hub: FakeHub, home: Path) -> subprocess.CompletedProcess[str]:
+    """`--dry-run` in its own process: the hub's libraries read their settings when they are imported."""
+    command = [sys.executable, "-m", "sgl_specreason.eval", "--bench", bench, "--pair", "demo", "--dry-run"]
+    environment = {key: value for key, value in os.environ.items() if key != "SPECREASON_DATA"}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, env=environment | hub.environment(home)
+    )
+
+
+@pytest.fixture
+def fake_hub() -> Iterator[Callable[..., FakeHub]]:
+    """Starts hubs that end with the test."""
+    with ExitStack() as stack:
+
+        def start(files: dict[str, dict[str, bytes]], gated: tuple[str, ...] = ()) -> FakeHub:
+            hub = FakeHub(files, gated)
+            stack.callback(hub.close)
+            return hub
+
+        yield start
+
+
+def lines(*rows: dict[str, str]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def test_the_hubs_own_files_load_at_the_pinned_revision(fake_hub: Callable[..., FakeHub], tmp_path: Path) -> None:
+    """Through the real `datasets`, with the columns that the hub's copy has: two configurations, one after the other."""
+    readme = b"""---
+configs:
+- config_name: AIME2025-I
+  data_files: [{split: test, path: aime2025-I.jsonl}]
+- config_name: AIME2025-II
+  data_files: [{split: test, path: aime2025-II.jsonl}]
+---
+"""
+    first = lines(*({"question": f"first {n}", "answer": str(n)} for n in range(15)))
+    second = lines(*({"question": f"second {n}", "answer": str(n)} for n in range(15)))
+    files = {"README.md": readme, "aime2025-I.jsonl": first, "aime2025-II.jsonl": second}
+    hub = fake_hub({"opencompass/AIME2025": files})
+    done = described("aime25", hub, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "30 of 30, from hub opencompass/AIME2025 at a6ad95f611d72cf628a80b58bd0432ef6638f958" in done.stdout
+    assert "first 0" in done.stdout
+    assert any("/resolve/a6ad95f611d72cf628a80b58bd0432ef6638f958/" in path for path in hub.asked)
+
+
+def test_a_gated_set_says_how_to_get_it(fake_hub: Callable[..., FakeHub], tmp_path: Path) -> None:
+    done = described("gpqa", fake_hub({"Idavidrein/gpqa": {}}, ("Idavidrein/gpqa",)), tmp_path)
+    assert done.returncode == 2
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    for step in ("1. Log in", "2. Make a read token", "3. Give it with `hf auth login` or in $HF_TOKEN"):
+        assert step in error
+
+
+def gpqa_rows(count: int) -> bytes:
+    rows = (
+        {
+            "Record ID": f"rec{n}",
+            "Question": f"question {n}",
+            "Correct Answer": "right",
+            "Incorrect Answer 1": "wrong 1 ",
+            "Incorrect Answer 2": "(D) wrong 2",
+            "Incorrect Answer 3": "wrong 3",
+        }
+        for n in range(count)
+    )
+    return lines(*rows)
+
+
+def test_choices_are_shuffled_by_the_question_alone(tmp_path: Path) -> None:
+    """Each letter is right about equally often, the order never changes, and a choice's text stays as it is."""
+    file = tmp_path / "gpqa.jsonl"
+    file.write_bytes(gpqa_rows(198))
+    rows = load_rows(load_bench("gpqa"), file).rows
+    assert rows == load_rows(load_bench("gpqa"), file).rows
+    right = [row.answer for row in rows]
+    assert all(30 < right.count(letter) < 70 for letter in "ABCD")
+    for row in rows:
+        assert row.choices is not None
+        assert row.permutation is not None
+        shown = row.choices.splitlines()
+        assert shown["ABCD".index(row.answer)] == f"{row.answer}. right"
+        assert row.permutation["ABCD".index(row.answer)] == 0
+        assert sorted(line[3:] for line in shown) == ["(D) wrong 2", "right", "wrong 1", "wrong 3"]
+    assert rows[0].permutation == shuffled("question 0", 4)
+
+
+def test_no_text_of_a_private_bench_is_shown_or_recorded(tmp_path: Path) -> None:
+    file = tmp_path / "gpqa.jsonl"
+    file.write_bytes(gpqa_rows(3))
+    command = [sys.executable, "-m", "sgl_specreason.eval", "--bench", "gpqa", "--pair", "demo", "--dry-run"]
+    done = subprocess.run([*command, "--data", str(file)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "question 0" not in done.stdout
+    record = {
+        "problem_id": "rec0",
+        "answer": "C",
+        "answer_text": "As question 0 says, wrong 1, so \\boxed{C}",
+        "steps": [{"by": "base", "text": "question 0", "tokens": 3, "draft": {"text": "wrong 1", "tokens": 2}}],
+    }
+    record["steps"][0]["others"] = [{"text": "wrong 2", "tokens": 2}]
+    kept = without_texts(record)
+    assert "question" not in json.dumps(kept)
+    assert "wrong" not in json.dumps(kept)
+    assert (kept["answer"], kept["answer_text"], kept["steps"][0]["tokens"]) == ("C", "\\boxed{C}", 3)
+    quoting = without_texts(record | {"answer": "C: wrong 1"})
+    assert (quoting["answer"], quoting["answer_text"]) == (None, "")

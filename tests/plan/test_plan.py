@@ -1,0 +1,113 @@
+"""From options to variants: what each method follows, and what a sweep makes of it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_report import answers, run_folder
+
+from sgl_specreason.errors import UsageError
+from sgl_specreason.method.policy import Policy
+from sgl_specreason.plan.catalog import build_policy, load_sweep, names
+from sgl_specreason.plan.options import Options
+from sgl_specreason.plan.plan import Plan
+from sgl_specreason.plan.resolve import resolve
+from sgl_specreason.results.summary import acceptance
+
+
+def plan(*methods: str, sweep: str | None = None, match: float | None = None, **policy: Any) -> Plan:
+    return resolve(Options(bench="demo", methods=methods, sweep=sweep, match_acceptance=match, policy=policy))
+
+
+def test_a_baseline_has_only_the_settings_it_follows() -> None:
+    runs = {variant.method: variant.policy for variant in plan(threshold=3.0, drafts=1, first_n=2).variants}
+    assert runs["specreason"].threshold == 3
+    assert (runs["base"].threshold, runs["base"].first_n) == (Policy().threshold, 0)
+    assert runs["base"].budget_tokens == runs["specreason"].budget_tokens == 512
+
+
+def test_controls_have_their_gates() -> None:
+    runs = {variant.method: variant.policy for variant in plan("specreason", "random", "always", gate_p=0.4).variants}
+    found = {method: (policy.gate, policy.gate_p) for method, policy in runs.items()}
+    assert found == {"specreason": ("judge", None), "random": ("random", 0.4), "always": ("always", None)}
+
+
+def test_a_coin_needs_a_probability() -> None:
+    with pytest.raises(UsageError, match="--match-acceptance"):
+        plan("random")
+
+
+def test_the_acceptance_of_another_run_is_matched(tmp_path: Path) -> None:
+    records = [record | {"drafts": 10, "accepted": 7} for record in answers(True, True, False, True)]
+    matched = acceptance(run_folder(tmp_path / "run", records))
+    assert plan("random", match=matched).variants[0].policy.gate_p == pytest.approx(0.7)
+    with pytest.raises(UsageError, match="not both"):
+        plan("random", match=matched, gate_p=0.5)
+    with pytest.raises(UsageError, match="not a run folder"):
+        acceptance(tmp_path / "nothing")
+    other = run_folder(tmp_path / "base", answers(True), method="base")
+    with pytest.raises(UsageError, match="holds 0 runs"):
+        acceptance(other)
+
+
+def test_a_sweep_runs_what_does_not_change_once() -> None:
+    found = plan(sweep="threshold")
+    assert [v.policy.threshold for v in found.variants if v.method == "specreason"] == list(range(10))
+    assert [v.method for v in found.variants].count("base") == 1
+    assert len({found.name((variant,)) for variant in found.variants}) == 12
+
+
+def test_a_budget_sweep_has_a_base_for_each_budget() -> None:
+    found = [v.policy.budget_tokens for v in plan(sweep="budget").variants if v.method == "base"]
+    assert found == [1024, 2048, 4096, 8192, 16384]
+
+
+@pytest.mark.parametrize("name", names("sweeps"))
+def test_every_sweep_that_ships_resolves(name: str) -> None:
+    assert len(plan(sweep=name, temperature=0.6).variants) > len(load_sweep(name).methods)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[grid]\nthresold = [1]", "did you mean threshold"),
+        ("[grid]\nthreshold = 3", "a list"),
+        ("[grid]", "no settings"),
+        ("", "grid"),
+        ("[grid]\nthreshold = [11]", "threshold = 11"),
+    ],
+)
+def test_a_wrong_sweep_is_named(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(f"title = 'mine'\n{text}")
+    with pytest.raises(UsageError, match=words):
+        plan(sweep=str(file))
+
+
+def test_another_judge_comes_with_its_own_rule_and_threshold() -> None:
+    preset = {"threshold": 7.0, "score_rule": "greedy", "judge": "score"}
+
+    def of(**given: Any) -> tuple[str, float]:
+        policy = build_policy(preset, given)
+        return policy.score_rule, policy.threshold
+
+    assert of(judge="binary") == ("p_yes", 0.5)
+    assert of(judge="likelihood") == ("min", -7)
+    assert of(judge="likelihood", score_rule="mean") == ("mean", -1)
+    assert of(judge="score+likelihood") == ("greedy", 7)
+    assert of(judge="score+likelihood", score_rule="min", threshold=-9.0) == ("min", -9)
+    assert of(score_rule="expected") == ("expected", 7)
+    with pytest.raises(UsageError, match="score_rule"):
+        of(judge="binary", score_rule="greedy")
+    with pytest.raises(UsageError, match="threshold"):
+        of(judge="binary", threshold=7.0)
+
+
+def test_several_drafts_need_a_temperature() -> None:
+    with pytest.raises(UsageError, match="temperature"):
+        plan("specreason", drafts=2)
+
+
+def test_a_switch_is_true_or_false() -> None:
+    with pytest.raises(UsageError, match="salvage = 'no': wants true or false"):
+        build_policy({"salvage": "no"})

@@ -1,0 +1,171 @@
+"""What a judge's answers are worth: against brute force, by simulation, and on a folder whose truth is known."""
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_report import answers, invoke, record, run_folder, settings
+
+from sgl_specreason.demo.problems import problems
+from sgl_specreason.results.calibrate import (
+    Judged,
+    acceptance,
+    auroc,
+    calibration,
+    certify,
+    entropy_bits,
+    judged_drafts,
+    problems_needed,
+    risk_p_value,
+)
+from sgl_specreason.results.summary import Run, load_runs, outcome
+
+VALUES = st.lists(st.integers(0, 5).map(float), min_size=1, max_size=20)
+
+
+@given(VALUES, VALUES)
+def test_auroc_is_the_share_of_pairs_in_order(right: list[float], wrong: list[float]) -> None:
+    pairs = [(r > w) + (r == w) / 2 for r, w in itertools.product(right, wrong)]
+    assert auroc(right, wrong) == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_auroc_needs_both() -> None:
+    assert math.isnan(auroc([1.0], []))
+
+
+def test_entropy_of_known_distributions() -> None:
+    assert entropy_bits([0.5, 0.5]) == 1
+    assert entropy_bits([1, 0, 0]) == 0
+
+
+def losses(rng: np.random.Generator, mean: float, count: int, ties: float = 0.8) -> list[float]:
+    """-1, 0 and 1 with this mean: mostly ties, as two methods on the same problems have them."""
+    up = (1 - ties + mean) / 2
+    return [float(x) for x in rng.choice([1.0, 0.0, -1.0], p=[up, ties, 1 - ties - up], size=count)]
+
+
+@pytest.mark.parametrize(("risk", "ties"), [(0.01, 0.9), (0.05, 0.5), (0.1, 0.8)])
+def test_a_threshold_at_the_risk_itself_is_certified_no_more_often_than_stated(risk: float, ties: float) -> None:
+    rng = np.random.default_rng(1)
+    found = [risk_p_value(losses(rng, risk, 300, ties), risk, confidence=0.95) for _ in range(400)]
+    assert np.mean([p <= 0.05 for p in found]) <= 0.05 + 0.02
+
+
+def test_a_threshold_far_below_the_risk_is_certified() -> None:
+    rng = np.random.default_rng(2)
+    found = [risk_p_value(losses(rng, 0.0, 500, 0.95), 0.05, confidence=0.95) for _ in range(50)]
+    assert np.mean([p <= 0.05 for p in found]) > 0.9
+
+
+@pytest.mark.parametrize(("risk", "confidence"), [(0.01, 0.95), (0.02, 0.9), (0.1, 0.95)])
+def test_the_problems_needed_are_just_enough(risk: float, confidence: float) -> None:
+    """Where nothing is ever lost the bets reach their limit soon: a little more than the bound is enough."""
+    needed = problems_needed(risk, confidence=confidence)
+    assert risk_p_value([0.0] * (needed - 1), risk, confidence=confidence) > 1 - confidence
+    assert risk_p_value([0.0] * math.ceil(1.1 * needed), risk, confidence=confidence) <= 1 - confidence
+
+
+def run_at(path: Path, method: str, threshold: float) -> Run:
+    policy = settings()["policy"] | {"threshold": threshold}
+    return load_runs(run_folder(path, answers(True), method=method, policy=policy))[0]
+
+
+def with_answers(run: Run, right: list[bool]) -> Run:
+    records = [record(at, correct=correct) for at, correct in enumerate(right)]
+    return Run(path=run.path, config=run.config, outcomes=[outcome(record) for record in records])
+
+
+def test_a_false_certificate_is_as_rare_as_stated_over_a_whole_sweep(tmp_path: Path) -> None:
+    """Of thresholds 9 to 5, those from 7 down lose exactly the risk: certifying one of them is the error."""
+    rng, risk = np.random.default_rng(3), 0.05
+    base = with_answers(run_at(tmp_path / "base", "base", 7.0), [True] * 300)
+    template = [run_at(tmp_path / str(level), "specreason", float(level)) for level in range(5, 10)]
+    errors = certified = 0
+    for _ in range(200):
+        pairs = []
+        for run in template:
+            keeps = 1.0 if run.config["settings"]["policy"]["threshold"] > 7 else 1 - risk
+            pairs.append((with_answers(run, [bool(x) for x in rng.random(300) < keeps]), base))
+        found = certify(pairs, risk=risk, confidence=0.95)
+        errors += any(row.certified and row.threshold <= 7 for row in found)
+        certified += found[0].certified
+    assert errors / 200 <= 0.05 + 0.03
+    assert certified == 200
+
+
+def test_after_one_threshold_fails_lower_ones_are_not_certified(tmp_path: Path) -> None:
+    base = with_answers(run_at(tmp_path / "base", "base", 7.0), [True] * 400)
+    share = {9: 1.0, 8: 0.5, 7: 1.0}
+    pairs = [
+        (
+            with_answers(
+                run_at(tmp_path / str(level), "specreason", float(level)), [at < 400 * kept for at in range(400)]
+            ),
+            base,
+        )
+        for level, kept in share.items()
+    ]
+    found = certify(pairs, risk=0.05, confidence=0.95)
+    assert [(row.threshold, row.certified) for row in found] == [(9, True), (8, False), (7, False)]
+    assert found[2].p_value < 0.05
+
+
+def digits_of(best: int) -> list[float]:
+    return [0.91 if digit == best else 0.01 for digit in range(10)]
+
+
+def test_acceptance_of_right_and_wrong_steps() -> None:
+    drafts = [
+        Judged(said={"digits": digits_of(digit)}, step_right=digit >= 5, ended_right=True)
+        for digit in (9, 8, 7, 3, 6, 1)
+    ]
+    every, right, wrong = acceptance(drafts, "greedy", 7)
+    assert (every, right, wrong) == (0.5, 0.75, 0.0)
+    assert acceptance(drafts, "p_ge", 7)[0] == 0.5
+    assert acceptance(drafts, "expected", 0)[0] == 1
+
+
+def demo_run(folder: Path) -> Path:
+    """The first problem's own steps, judged 9, and after each of them a wrong draft judged 2 that base replaced."""
+    chain = problems("test", 200)[0]
+    right = [f"{text}\n\n" for text in chain.solution]
+    steps = []
+    for text in right:
+        said = {"text": text, "tokens": 5, "ending": "blank_line", "score": 9, "label_mass": 1.0}
+        steps.append(said | {"by": "small", "accepted": True, "digits": digits_of(9)})
+    wrong = {"text": right[0], "tokens": 5}
+    steps[1] |= {"by": "base", "accepted": False, "draft": wrong, "digits": digits_of(2)}
+    return run_folder(folder, [record(0, correct=True) | {"problem_id": "demo-001", "steps": steps}], bench="demo")
+
+
+def test_the_demo_bench_knows_which_steps_are_right(tmp_path: Path) -> None:
+    drafts = judged_drafts(load_runs(demo_run(tmp_path / "run"))[0])
+    assert [draft.step_right for draft in drafts] == [True, False] + [True] * (len(drafts) - 2)
+    assert [draft.signal("greedy") for draft in drafts[:2]] == [9, 2]
+    assert drafts[0].signal("min") is None
+
+
+def test_the_report_names_digits_aurocs_and_thresholds(tmp_path: Path) -> None:
+    done = invoke("--calibrate", "--out", tmp_path / "c.md", demo_run(tmp_path / "run"))
+    assert done.exit_code == 0, done.output
+    assert "| expected digit | 1.000 | - |" in done.stdout
+    assert "Greedy digits: 2 of ten used" in done.stdout
+    assert "Needs runs of specreason and of base" in done.stdout
+    assert (tmp_path / "c.md").read_text() == done.stdout
+
+
+def test_a_recommendation_says_when_there_are_too_few_problems(tmp_path: Path) -> None:
+    base, run = run_at(tmp_path / "base", "base", 7.0), run_at(tmp_path / "run", "specreason", 7.0)
+    text = calibration([base, run], risk=0.01, confidence=0.95)
+    assert f"needs {problems_needed(0.01, confidence=0.95)} problems" in text
+    many = [with_answers(each, [True] * 2000) for each in (base, run)]
+    assert "Recommended: threshold 7," in calibration(many, risk=0.01, confidence=0.95)
+
+
+@pytest.mark.parametrize("words", [["--risk", "0"], ["--risk", "101"], ["--confidence", "100"]])
+def test_a_risk_out_of_range_is_refused(tmp_path: Path, words: list[str]) -> None:
+    assert invoke("--calibrate", *words, run_folder(tmp_path / "run", answers(True))).exit_code == 2
