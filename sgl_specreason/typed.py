@@ -78,7 +78,7 @@ def _members(shape: Any) -> list[Any]:
 
 
 def _inside(value: Any, members: list[Any], place: re.Match[str]) -> tuple[Any, Any, str]:
-    """One step into the data: the value there, its type, and the step in words. Of a table's values, the first that does not fit."""
+    """One step into the data: the value there, its type, and the step in words. In a table, of the first misfit."""
     if place[1]:
         owner = next(member for member in members if place[1] in getattr(member, "__struct_fields__", ()))
         return value[place[1]], get_type_hints(owner, include_extras=True)[place[1]], f".{place[1]}"
