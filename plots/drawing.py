@@ -148,7 +148,7 @@ def script(command: Callable[..., None]) -> Command:
         click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN..."),
     ):
         command = option(command)
-    return click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})(command)
+    return click.command(cls=Command)(command)
 
 
 def draw(figure: Callable[..., Figure], runs: Sequence[Path], out: Path, *, force: bool, **settings: Any) -> None:

@@ -1,16 +1,33 @@
-"""Owns how every command ends when something is wrong: one line on stderr, and the exit code. Knows no options."""
+"""Owns how a command that runs something does so, and how every command ends: its last words and the exit code.
+
+Knows no options.
+"""
 
 import io
+import os
 import sys
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from sgl_specreason.errors import SpecReasonError, UsageError
+from sgl_specreason.errors import Interrupted, SpecReasonError, UsageError
+from sgl_specreason.run.interruption import Interruption
+
+if TYPE_CHECKING:
+    from sgl_specreason.plan.plan import Plan
+    from sgl_specreason.run.evaluate import Access
+    from sgl_specreason.run.session import Session
 
 
 class Command(click.Command):
     """A command whose bad words, found by click or raised as UsageError, are one line and exit code 2; other failures have 1."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.context_settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Runs it and leaves the process."""
@@ -26,6 +43,55 @@ class Command(click.Command):
         except SpecReasonError as error:
             fail(str(error), 2 if isinstance(error, UsageError) else 1)
         sys.exit(code)
+
+
+@contextmanager
+def interruptible(what: str) -> Iterator[Interruption]:
+    """Lets Ctrl-C and SIGTERM end `what` ("the run") in good order; the last words say where it is saved."""
+    interruption = Interruption()
+    try:
+        with interruption.handled():
+            yield interruption
+    except Interrupted as error:
+        fail(
+            f"interrupted; finished trajectories are in {error.folder}; go on with --resume {error.folder}", error.code
+        )
+    except KeyboardInterrupt:
+        fail(f"interrupted before {what} began", interruption.code)
+
+
+def carry_out(
+    plan: "Plan",
+    kind: "type[Session]",
+    interruption: Interruption,
+    *,
+    out: Path,
+    resume: Path | None,
+    access: "Access",
+) -> None:
+    """Runs the plan in sessions of this kind and prints its table; leaves with exit code 1 where a trajectory failed.
+
+    Raises what `run.evaluate.run` does.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from sgl_specreason.results.summaries import written
+    from sgl_specreason.results.table import comparison
+    from sgl_specreason.run import evaluate
+
+    folder = evaluate.run(
+        plan,
+        out=out,
+        resume=resume,
+        access=access,
+        interruption=interruption,
+        say=lambda line: click.echo(line, err=True),
+        kind=kind,
+    )
+    runs = written(folder)
+    click.echo(comparison(runs).text())
+    click.echo(f"Run folder: {folder}")
+    if failed := sum(run.summary["failed"] for run in runs):
+        fail(f"{failed} trajectories failed; --resume {folder} runs them again", 1)
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -22,7 +22,7 @@ from sgl_specreason.results.table import comparison
 from sgl_specreason.results.transcript import plain, transcript
 
 
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(cls=Command)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option("--force", is_flag=True, help="Show runs of different conditions together, the differences beside them.")
 @click.option("--rescore", is_flag=True, help="Grade the stored answers again first, and write what changed.")

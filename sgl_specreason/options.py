@@ -1,0 +1,243 @@
+"""Owns the options that several commands have, each with its text, and what becomes of them. Knows no command.
+
+A command takes a group as a decorator (`@options.access`) and reads it from what click hands over (`access_of(given)`).
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from sgl_specreason.run.evaluate import Access
+
+Declaration = Callable[[Any], Any]
+PATH = click.Path(path_type=Path)
+OF_PRESET = "default: the preset's"
+OF_BENCH = "default: the bench's"
+MODELS = ("pair", "base_model", "small_model", "base_url", "small_url")
+"""What names the two models, or the servers that have them."""
+
+
+def together(*declarations: Declaration) -> Declaration:
+    """One decorator for several options, which `--help` shows in this order."""
+
+    def declared(command: Any) -> Any:
+        for declaration in reversed(declarations):
+            command = declaration(command)
+        return command
+
+    return declared
+
+
+def models(words: str) -> Declaration:
+    """The two models or their servers (MODELS); `words` say what --pair is when it is not given."""
+    return together(
+        click.option("--pair", metavar="NAME|FILE.toml", help=f"Base and small model{words}"),
+        click.option(
+            "--base-model", metavar="MODEL", help="A folder or hub id, with --small-model, in place of --pair."
+        ),
+        click.option("--small-model", metavar="MODEL", help="A folder or hub id, with --base-model."),
+        click.option(
+            "--base-url",
+            metavar="URL",
+            help="A running SGLang server or router for base, with --small-url; starts nothing.",
+        ),
+        click.option(
+            "--small-url", metavar="URL", help="A running SGLang server or router for small, with --base-url."
+        ),
+    )
+
+
+replicas = together(
+    click.option(
+        "--base-replicas",
+        type=int,
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Start base so many times behind SGLang's router, each on cards of its own (docs/cluster.md).",
+    ),
+    click.option("--small-replicas", type=int, default=1, show_default=True, metavar="N", help="The same for small."),
+)
+
+access = together(
+    click.option(
+        "--api-key",
+        envvar="SPECREASON_API_KEY",
+        metavar="KEY",
+        help="For the running servers, or for those that are started. On a command line it stands in every listing of "
+        "processes: use the variable.  [default: $SPECREASON_API_KEY, else none, and a random one for those that are started]",
+    ),
+    click.option(
+        "--request-timeout",
+        type=click.FloatRange(0.1, 86400),
+        default=1800,
+        show_default=True,
+        metavar="SECONDS",
+        help="A request without an answer after this is tried once more, then its trajectory fails.",
+    ),
+    click.option(
+        "--retry-for",
+        type=click.FloatRange(0, 86400),
+        default=120,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long a running server that cannot be reached is waited for before the run ends.",
+    ),
+)
+
+
+def access_of(given: Mapping[str, Any]) -> "Access":
+    """How the engines are reached, by `models` and `access`. Raises UsageError for a key that cannot be sent."""
+    from sgl_specreason.run.evaluate import Access
+
+    return Access(
+        urls=(given["small_url"], given["base_url"]) if given["base_url"] else None,
+        api_key=given["api_key"],
+        request_timeout_s=given["request_timeout"],
+        patience_s=given["retry_for"],
+    )
+
+
+preset = click.option(
+    "--preset",
+    default="default",
+    show_default=True,
+    metavar="NAME|FILE.toml",
+    help="Named settings of the method; the bench's budget and sampling come before it, options before both.",
+)
+
+POLICY: dict[str, tuple[Any, str | None, str]] = {
+    "gate": (
+        str,
+        "GATE",
+        "What decides about a draft: judge, always, never, random (with probability --gate-p), or confident (kept "
+        f"unasked where small's mean token probability is above --gate-p, else the judge decides).  [{OF_PRESET}, judge]",
+    ),
+    "gate_p": (float, None, "The probability of --gate random and confident, 0-1.  [default: none]"),
+    "match_acceptance": (
+        PATH,
+        "RUN",
+        "As --gate-p, the share of drafts that this run of specreason kept.  [default: none]",
+    ),
+    "judge": (
+        str,
+        "JUDGE",
+        "What base is asked: score (a digit), binary (yes or no), likelihood (of the draft's tokens, no judge turn), or "
+        f"score+likelihood (both in one request, the first decides).  [{OF_PRESET}, score]",
+    ),
+    "judge_record": (
+        bool,
+        None,
+        "Ask base also where the gate does not use it, for the record.  [default: --judge-record]",
+    ),
+    "threshold": (
+        float,
+        None,
+        "Keep a draft with at least this: 0-9 for digits, 0-1 for p_yes, a log-probability for min and mean.  "
+        f"[{OF_PRESET}: 7, 7, 7; 0.5; -7, -1]",
+    ),
+    "score_rule": (
+        str,
+        "RULE",
+        "greedy (likeliest digit), expected (mean digit), p_ge (a digit at or above the threshold has probability 0.5), "
+        "p_yes, min or mean (of the tokens' log-probabilities). Thresholds do not carry over between rules.  "
+        f"[{OF_PRESET}: the judge's first]",
+    ),
+    "drafts": (int, None, f"Drafts per step; the one judged best counts.  [{OF_PRESET}, 1]"),
+    "lookahead": (
+        int,
+        None,
+        "Steps that small drafts on while base judges one; 0: it waits. Not with several drafts.  "
+        f"[{OF_PRESET}, 1; paper: 0]",
+    ),
+    "eager_regenerate": (
+        bool,
+        None,
+        "While fewer than half of the last drafts were kept, base begins its own step beside judging.  "
+        f"[{OF_PRESET}: no]",
+    ),
+    "salvage": (
+        bool,
+        None,
+        f"Of a rejected draft, keep what stands before the first token that base finds unlikely.  [{OF_PRESET}: no]",
+    ),
+    "salvage_floor": (float, None, "The log-probability under which a token is unlikely.  [default: -7]"),
+    "first_n": (int, None, f"Steps that base writes before small may draft.  [{OF_PRESET}, 0]"),
+    "budget_tokens": (
+        int,
+        None,
+        "Thinking tokens kept, at most. Accuracies at different budgets do not compare.  "
+        f"[{OF_BENCH}: demo 512, others 8192]",
+    ),
+    "on_budget": (
+        str,
+        "answer|stop",
+        f"At the budget, close the thought and answer, or stop.  [{OF_PRESET}: answer; paper: stop]",
+    ),
+    "step_tokens": (int, None, f"Longest step.  [{OF_PRESET}, 512; demo 64]"),
+    "min_step_tokens": (int, None, f"Shorter steps are joined before judging.  [{OF_PRESET}, 8; paper: 0]"),
+    "stop_loops": (
+        bool,
+        None,
+        f"End a thought that repeats the same steps word for word, as at the budget.  [{OF_PRESET}: yes; paper: no]",
+    ),
+    "answer_tokens": (int, None, "Longest answer after the thought.  [default: 1024; demo 64]"),
+    "answer_by": (str, "base|small", "Who writes SpecReason's answer.  [default: base]"),
+    "temperature": (float, None, f"0 is greedy.  [{OF_BENCH}: demo 0, others 0.6]"),
+    "top_p": (float, None, f"[{OF_BENCH}: demo 1, others 0.95]"),
+}
+"""Each setting of `Policy` as an option without a default: its type, what stands for its value, its text."""
+
+
+def _setting(name: str, kind: Any, metavar: str | None, words: str) -> Declaration:
+    word = name.replace("_", "-")
+    flag = f"--{word}/--no-{word}" if kind is bool else f"--{word}"
+    return click.option(flag, type=kind, default=None, metavar=metavar, help=words)
+
+
+policy = together(*(_setting(name, *row) for name, row in POLICY.items()))
+
+
+def policy_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What `policy` asks for, as arguments of `plan.options.Options`. Raises UsageError for a run that cannot be read."""
+    from sgl_specreason.results.summary import acceptance
+
+    settings = {name: given[name] for name in POLICY}
+    run = settings.pop("match_acceptance")
+    return {"policy": settings, "match_acceptance": None if run is None else acceptance(run)}
+
+
+def prompts(words: str) -> Declaration:
+    """The folder of templates."""
+    return click.option("--prompts", type=PATH, metavar="DIR", help=words)
+
+
+def seed(words: str) -> Declaration:
+    """What every draw comes from; `words` say what is drawn."""
+    return click.option("--seed", type=int, default=0, show_default=True, help=f"Seeds {words}.")
+
+
+def dry_run(words: str) -> Declaration:
+    """Shows what would be done; `words` say what is shown."""
+    return click.option("--dry-run", is_flag=True, help=f"Print {words}; start and write nothing.")
+
+
+runs = together(
+    click.option(
+        "--out",
+        type=PATH,
+        default=Path("runs"),
+        show_default=True,
+        metavar="DIR",
+        help="Where the run folder is made.",
+    ),
+    click.option(
+        "--resume",
+        type=PATH,
+        metavar="RUN",
+        help="Go on with this run folder, with the same options.  [default: a new run]",
+    ),
+)
