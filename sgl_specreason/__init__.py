@@ -1,4 +1,18 @@
-"""SpecReason (arXiv 2504.07891) as SGLang structured programs."""
+"""SpecReason (arXiv 2504.07891) as SGLang structured programs.
+
+A room knows those above it in this list and none below. Its docstring says what it owns; your question, where to begin:
+
+    text      where does a step end, what exactly do the models read?            steps.py, context.py
+    demo      what are the bundled models good at?                               problems.py
+    engines   what is sent to an engine, and how is one started and kept?        endpoint.py, servers.py
+    method    what does the paper do, and what decides about a draft?            program.py, policy.py
+    plan      what becomes of a bench, a pair and these cards before a start?    plan.py, resolve.py
+    results   what is in a run folder, and how are answers graded and compared?  records.py, summary.py
+    run       in which order does a run happen, and what if it is interrupted?   evaluate.py, session.py
+    replays   what would a pair cost here, whatever it writes?                   trace.py, trajectory.py
+
+The commands stand above them: eval, report and replay, with what they share in command and options.
+"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Owns the summaries in run folders, and the command that shows runs again: table, trajectory, calibration, page.
+"""Owns the command `python -m sgl_specreason.report`: runs shown again as a table, a trajectory, a calibration, a page.
 
 Example: python -m sgl_specreason.report runs/math500-specreason-* runs/math500-base-*
 """
