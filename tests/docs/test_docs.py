@@ -4,6 +4,7 @@ Every command is parsed. One that needs no engine and no GPU is run, in a folder
 """
 
 import argparse
+import ast
 import importlib
 import json
 import os
@@ -30,6 +31,7 @@ from test_report import record, run_folder, settings
 
 from sgl_specreason.plan import catalog
 from sgl_specreason.results.records import write_json
+from sgl_specreason.results.summary import load_runs
 
 NOT_OURS = {"tests", "runs", "build", "dist"}
 TOPS = [path for path in ROOT.iterdir() if path.name not in NOT_OURS and not path.name.startswith(".")]
@@ -204,6 +206,8 @@ def make(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {word for word in words if "=" not in word} <= set(targets)
     for found in re.findall(r"^\.venv/bin/python ((?:-m sgl_specreason|tools/).*)$", done.stdout, re.MULTILINE):
         check(["python", *shlex.split(found)], monkeypatch)
 
@@ -227,6 +231,12 @@ def test_the_published_points_of_the_example_are_drawn(checkout: Path, monkeypat
     check(["python", "plots/pareto.py", "RUN", "-o", "p.svg", "--published", "published.toml"], monkeypatch)
 
 
+def test_every_key_of_a_summary_is_explained(checkout: Path) -> None:
+    (run,) = load_runs(checkout / "RUN" / "specreason-7.0")
+    explained = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "runs.md").read_text()))
+    assert run.summary.keys() - explained == set()
+
+
 README = (ROOT / "README.md").read_text()
 
 
@@ -237,10 +247,15 @@ def test_the_readme_is_read_in_five_minutes() -> None:
 
 
 def test_the_readme_shows_the_loop_as_it_is() -> None:
-    (loop,) = [block for language, block in FENCED.findall(README) if language == "python"]
-    program = (ROOT / "sgl_specreason" / "method" / "program.py").read_text()
-    shown, real = ("".join(re.sub(r"#.*", "", text).split()) for text in (loop, program))
-    assert shown in real
+    (text,) = [block for language, block in FENCED.findall(README) if language == "python"]
+    program = ast.parse((ROOT / "sgl_specreason" / "method" / "program.py").read_text())
+    (shown,) = ast.parse(text).body
+    (real,) = [
+        node for node in ast.walk(program) if isinstance(node, ast.While) and "thinking" in ast.unparse(node.test)
+    ]
+    assert isinstance(shown, ast.While)
+    real.body = real.body[: len(shown.body)]  # what is recorded of a step is left out
+    assert ast.unparse(shown) == ast.unparse(real)
 
 
 def test_the_readme_names_every_room_and_every_page() -> None:
