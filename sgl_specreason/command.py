@@ -6,6 +6,7 @@ Knows no options.
 import io
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,10 @@ from sgl_specreason.run.interruption import Interruption
 
 if TYPE_CHECKING:
     from sgl_specreason.plan.plan import Plan
-    from sgl_specreason.run.evaluate import Access
+    from sgl_specreason.run.serving import Access
     from sgl_specreason.run.session import Session
+
+_SPEAKING = threading.Lock()
 
 
 class Command(click.Command):
@@ -84,7 +87,7 @@ def carry_out(
         resume=resume,
         access=access,
         interruption=interruption,
-        say=lambda line: click.echo(line, err=True),
+        say=say,
         kind=kind,
     )
     runs = written(folder)
@@ -92,6 +95,12 @@ def carry_out(
     click.echo(f"Run folder: {folder}")
     if failed := sum(run.summary["failed"] for run in runs):
         fail(f"{failed} trajectories failed; --resume {folder} runs them again", 1)
+
+
+def say(line: str) -> None:
+    """Prints a line of progress on stderr: whole, also where several threads have something to say."""
+    with _SPEAKING:
+        click.echo(line, err=True)
 
 
 def fail(message: str, code: int) -> NoReturn:

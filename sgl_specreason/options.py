@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from sgl_specreason.run.evaluate import Access
+    from sgl_specreason.run.serving import Access
 
 Declaration = Callable[[Any], Any]
 PATH = click.Path(path_type=Path)
@@ -91,7 +91,7 @@ access = together(
 
 def access_of(given: Mapping[str, Any]) -> "Access":
     """How the engines are reached, by `models` and `access`. Raises UsageError for a key that cannot be sent."""
-    from sgl_specreason.run.evaluate import Access
+    from sgl_specreason.run.serving import Access
 
     return Access(
         urls=(given["small_url"], given["base_url"]) if given["base_url"] else None,

@@ -26,7 +26,7 @@ from plain_loop import API_KEY, Done, Job, PlainLoop, processes
 
 from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.engines.keeper import Engine
-from sgl_specreason.engines.servers import started
+from sgl_specreason.engines.startup import started
 from sgl_specreason.errors import UsageError
 from sgl_specreason.method.program import run_trajectory
 from sgl_specreason.plan.options import Options

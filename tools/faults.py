@@ -31,7 +31,7 @@ import urllib3
 from fault_proxy import TRICKS, Proxy, Trick
 from options import Parser, at_least
 
-from sgl_specreason.engines.servers import started
+from sgl_specreason.engines.startup import started
 from sgl_specreason.plan.options import Options
 from sgl_specreason.plan.resolve import resolve
 

@@ -5,23 +5,19 @@ Knows nothing of requests. What the router does was tried out with sglang-router
 
 import shlex
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from sgl_specreason.engines import servers
-from sgl_specreason.engines.keeper import MOST_RESTARTS, START_TIMEOUT_S, Engine, Keeper, Progress, free_port
+from sgl_specreason.engines.keeper import Engine, free_port
 from sgl_specreason.engines.servers import EngineSpec, number_given
 from sgl_specreason.engines.transport import Health
-from sgl_specreason.errors import EngineError, UsageError
+from sgl_specreason.errors import UsageError
 from sgl_specreason.text.steps import Author
 
 MOST_REPLICAS = 64
-SEEN_S = 60.0
 NOWHERE = "http://127.0.0.1:9"
 SIZES = {
     "tp": ("--tensor-parallel-size", "--tp-size", "--tp"),
@@ -149,62 +145,6 @@ def commands(spec: EngineSpec) -> list[str]:
         other = replace(spec, args=(*spec.args, "--node-rank", str(rank)))
         lines.append(f"on machine {rank} of {spec.role}, by hand: {other.shell()}")
     return lines
-
-
-@contextmanager
-def started(specs: Sequence[EngineSpec], logs: Path, *, say: Progress, **limits: Any) -> Iterator[dict[Author, Engine]]:
-    """As `servers.started`, with a router before the engines that have several replicas.
-
-    Its log is `logs`/<role>-router.log, theirs <role>-1.log and so on. Each of them is started again when it dies; meanwhile the
-    others do its work.
-    """
-    with ExitStack() as stack:
-        running: dict[Author, Engine] = {}
-        for spec in specs:
-            if spec.replicas == 1:
-                running |= stack.enter_context(servers.started([spec], logs, say=say, **limits))
-            else:
-                running[spec.role] = _routed(spec, logs, stack, say=say, **limits)
-        yield running
-
-
-def _routed(
-    spec: EngineSpec,
-    logs: Path,
-    stack: ExitStack,
-    *,
-    say: Progress,
-    timeout_s: float = START_TIMEOUT_S,
-    restarts: int = MOST_RESTARTS,
-) -> Engine:
-    logs.mkdir(parents=True, exist_ok=True)
-    found = []
-    for copy in copies(spec):
-        keeper = Keeper(spec=copy, log=logs / f"{copy.name}.log", say=say, timeout_s=timeout_s, restarts=restarts)
-        stack.callback(keeper.close)
-        found.append(keeper.start())
-    workers = tuple(engine.url for engine in found)
-    router = Keeper(
-        spec=RouterSpec(role=spec.role, model=spec.model, workers=workers, api_key=spec.api_key),
-        log=logs / f"{spec.role}-router.log",
-        say=say,
-        timeout_s=timeout_s,
-        restarts=restarts,
-        replicas=tuple(engine.health for engine in found),
-    )
-    stack.callback(router.close)
-    engine = router.start()
-    _wait_seen(engine, len(workers))
-    return replace(engine, workers=workers, replicas=len(workers))
-
-
-def _wait_seen(router: Engine, count: int) -> None:
-    """Until it has found all of them: it answers as soon as it knows one."""
-    deadline = time.monotonic() + SEEN_S
-    while servers.said(router.url, "/readiness").get("healthy_workers") != count:
-        if time.monotonic() > deadline:
-            raise EngineError(f"the {router.role} router does not find its {count} replicas")
-        time.sleep(0.1)
 
 
 def attached(role: Author, url: str, api_key: str | None, health: Health) -> Engine:

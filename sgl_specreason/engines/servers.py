@@ -8,23 +8,21 @@ import os
 import secrets
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import urllib3
 
-from sgl_specreason.engines.keeper import MOST_RESTARTS, START_TIMEOUT_S, Engine, Keeper, Progress
+from sgl_specreason.engines.keeper import Engine
 from sgl_specreason.engines.transport import Health
 from sgl_specreason.errors import UsageError
 from sgl_specreason.text.steps import Author
 
 INFO_TIMEOUT_S = 30.0
 ROLES: tuple[Author, ...] = ("small", "base")
-"""In the order of their start: what small leaves free, base shares out."""
+"""In the order of their start on GPUs: what small leaves free, base shares out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +54,11 @@ class EngineSpec:
     @property
     def ready_path(self) -> str:
         return "/health"
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it needs no GPU. What others leave free matters to it no more than what it takes matters to them."""
+        return ("--device", "cpu") in pairwise(self.args)
 
     def command(self, port: int | str, module: str = "sgl_specreason.engines.launch") -> list[str]:
         """The command line that serves it on 127.0.0.1:`port`, with the key in $SPECREASON_ENGINE_KEY."""
@@ -93,31 +96,6 @@ def cpu_env() -> dict[str, str]:
     """Half of the cores for each engine: more threads than cores make both many times slower."""
     threads = str(max(1, min(4, (os.cpu_count() or 2) // 2)))
     return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-
-
-@contextmanager
-def started(
-    specs: list[EngineSpec],
-    logs: Path,
-    *,
-    say: Progress,
-    timeout_s: float = START_TIMEOUT_S,
-    restarts: int = MOST_RESTARTS,
-) -> Iterator[dict[Author, Engine]]:
-    """Starts the engines strictly one after the other, since each takes a share of the memory that is free then.
-
-    Logs go to `logs`/<role>.log. One that dies later is started again on its port, `restarts` times at most; what asks it
-    meanwhile waits (its Health). Ends all of them when left, also when this process is killed. Raises EngineError with the
-    command and the last lines of its log if one dies before it is ready, or is not ready after `timeout_s`.
-    """
-    logs.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        engines: dict[Author, Engine] = {}
-        for spec in specs:
-            keeper = Keeper(spec=spec, log=logs / f"{spec.role}.log", say=say, timeout_s=timeout_s, restarts=restarts)
-            stack.callback(keeper.close)
-            engines[spec.role] = keeper.start()
-        yield engines
 
 
 def attached(role: Author, url: str, api_key: str | None, health: Health) -> Engine:

@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from test_report import answers, record, run_folder, settings
 
 from sgl_specreason import eval, report
-from sgl_specreason.engines import servers
+from sgl_specreason.engines import keeper
 from sgl_specreason.plan import gpus
 from sgl_specreason.text.prompts import PLACEHOLDERS, load_prompts
 
@@ -580,10 +580,10 @@ TABLE = OPTIONS | URLS | PATHS | BENCHES | NAMES | DATA | PAIRS | PRESETS | SWEE
 
 @pytest.fixture(autouse=True)
 def nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def start(keeper: servers.Keeper) -> None:
+    def start(keeper: keeper.Keeper) -> None:
         raise AssertionError("an engine was started")
 
-    monkeypatch.setattr(servers.Keeper, "start", start)
+    monkeypatch.setattr(keeper.Keeper, "start", start)
     monkeypatch.setattr(gpus, "found", list)
     monkeypatch.delenv("SPECREASON_DATA", raising=False)
     monkeypatch.chdir(tmp_path)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_bad_input import BENCH, PAIR, PRESET, ROW, SWEEP, invoke, run, written
 from test_report import record
 
-from sgl_specreason.engines import servers
+from sgl_specreason.engines import keeper
 from sgl_specreason.plan import gpus
 from sgl_specreason.text.prompts import PLACEHOLDERS, load_prompts
 
@@ -21,7 +21,7 @@ from sgl_specreason.text.prompts import PLACEHOLDERS, load_prompts
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(gpus, "found", list)
     monkeypatch.delenv("SPECREASON_DATA", raising=False)
-    monkeypatch.delattr(servers.Keeper, "start")
+    monkeypatch.delattr(keeper.Keeper, "start")
     monkeypatch.chdir(tmp_path)
 
 

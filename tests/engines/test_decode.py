@@ -14,9 +14,10 @@ from click.testing import CliRunner, Result
 from fake_engine import CharTokenizer, FakeEngine, Payload, Raw, answer, digits
 
 import sgl_specreason.method.program  # noqa: F401  # third-party warnings at import must not be errors in a test
-from sgl_specreason.engines import servers
+from sgl_specreason.engines import startup
 from sgl_specreason.engines.decode import Decode
-from sgl_specreason.engines.servers import Engine, EngineSpec
+from sgl_specreason.engines.keeper import Engine
+from sgl_specreason.engines.servers import EngineSpec
 from sgl_specreason.errors import UsageError
 from sgl_specreason.eval import main
 from sgl_specreason.plan import gpus
@@ -112,7 +113,7 @@ def served(fake_engine: Start, monkeypatch: pytest.MonkeyPatch) -> list[EngineSp
         yield {spec.role: Engine(role=spec.role, url=engine.url, model=spec.model)}
         engine.close()
 
-    monkeypatch.setattr(servers, "started", started)
+    monkeypatch.setattr(startup, "started", started)
     monkeypatch.setattr(gpus, "found", lambda: [gpus.Gpu(name="card", memory_gb=80)])
     tokenizer = CharTokenizer()
     monkeypatch.setattr(chat, "load_tokenizer", lambda *_, **__: tokenizer)

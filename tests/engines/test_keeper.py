@@ -12,7 +12,9 @@ import psutil
 import pytest
 import urllib3
 
-from sgl_specreason.engines.servers import Engine, EngineSpec, cpu_env, started
+from sgl_specreason.engines.keeper import Engine
+from sgl_specreason.engines.servers import EngineSpec, cpu_env
+from sgl_specreason.engines.startup import started
 from sgl_specreason.errors import EngineError
 
 CHILD = "import time, subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"

@@ -15,10 +15,11 @@ import pytest
 from click.testing import CliRunner
 from fake_engine import CharTokenizer, FakeEngine, Payload, Raw, Script, digits
 
-from sgl_specreason.engines import replicas, servers
+from sgl_specreason.engines import replicas, servers, startup
 from sgl_specreason.engines.endpoint import Endpoint
+from sgl_specreason.engines.keeper import Engine, Keeper
 from sgl_specreason.engines.replicas import RouterSpec
-from sgl_specreason.engines.servers import Engine, EngineSpec, Keeper, cpu_args
+from sgl_specreason.engines.servers import EngineSpec, cpu_args
 from sgl_specreason.engines.transport import Health, Transport
 from sgl_specreason.errors import EngineGone, RequestError, UsageError
 from sgl_specreason.eval import main
@@ -104,7 +105,7 @@ def router_process() -> psutil.Process:
 def test_requests_of_a_key_stay_on_one_replica_and_keys_spread_over_both(stubs: EngineSpec, tmp_path: Path) -> None:
     """Nothing listens anywhere but on this machine, the key is in no listing of processes and no log, and nothing is left."""
     before = {process.pid for process in children()}
-    with replicas.started([stubs], tmp_path, say=lambda line: None) as running:
+    with startup.started([stubs], tmp_path, say=lambda line: None) as running:
         engine = running["base"]
         client = transport(engine)
         assert engine.replicas == len(engine.workers) == 2
@@ -134,7 +135,7 @@ def test_requests_of_a_key_stay_on_one_replica_and_keys_spread_over_both(stubs: 
 def test_a_replica_that_dies_loses_nothing_and_comes_back(stubs: EngineSpec, tmp_path: Path) -> None:
     """What it was answering is asked of the other one, and counted; started again on its port, it has its keys again."""
     said: list[str] = []
-    with replicas.started([stubs], tmp_path, say=said.append) as running:
+    with startup.started([stubs], tmp_path, say=said.append) as running:
         engine = running["base"]
         client = transport(engine)
         url = engine.workers[0]
@@ -154,7 +155,7 @@ def test_a_replica_that_dies_loses_nothing_and_comes_back(stubs: EngineSpec, tmp
 
 def test_a_router_that_dies_is_started_again_on_its_port(stubs: EngineSpec, tmp_path: Path) -> None:
     said: list[str] = []
-    with replicas.started([stubs], tmp_path, say=said.append) as running:
+    with startup.started([stubs], tmp_path, say=said.append) as running:
         client = transport(running["base"])
         router_process().kill()
         pid, retries = ask(client, "key")
@@ -165,7 +166,7 @@ def test_a_router_that_dies_is_started_again_on_its_port(stubs: EngineSpec, tmp_
 
 
 def test_without_any_replica_left_requests_wait_and_then_end_with_the_reason(stubs: EngineSpec, tmp_path: Path) -> None:
-    with replicas.started([stubs], tmp_path, say=lambda line: None, restarts=0) as running:
+    with startup.started([stubs], tmp_path, say=lambda line: None, restarts=0) as running:
         engine = running["base"]
         client = transport(engine)
         first, second = map(pid_at, engine.workers)
@@ -180,7 +181,7 @@ def test_without_any_replica_left_requests_wait_and_then_end_with_the_reason(stu
 
 def test_requests_that_are_refused_do_not_take_a_replica_out(stubs: EngineSpec, tmp_path: Path) -> None:
     """The router's circuit breaker counts a client's mistakes as the replica's: it is off."""
-    with replicas.started([stubs], tmp_path, say=lambda line: None) as running:
+    with startup.started([stubs], tmp_path, say=lambda line: None) as running:
         client = transport(running["base"])
         home, _ = ask(client, "key")
         for _ in range(30):

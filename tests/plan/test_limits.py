@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_program import WRITTEN, Pair, frontend_threads, thought
 
-from sgl_specreason.engines import servers
+from sgl_specreason.engines import startup
 from sgl_specreason.engines.servers import EngineSpec
 from sgl_specreason.errors import ContextFull, RequestError, UsageError
 from sgl_specreason.eval import main
@@ -302,7 +302,7 @@ def test_a_budget_over_the_context_is_refused_before_anything_starts(
     def started(*args: object, **kwargs: object) -> None:
         raise AssertionError("an engine was started")
 
-    monkeypatch.setattr(servers, "started", started)
+    monkeypatch.setattr(startup, "started", started)
     command = ["--bench", "demo", "--budget-tokens", "100000", "--out", str(tmp_path / "runs"), *words]
     result = CliRunner().invoke(main, command, catch_exceptions=False)
     assert result.exit_code == 2

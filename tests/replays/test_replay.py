@@ -17,7 +17,7 @@ from scripted import OTHER, TagTokenizer
 from test_report import answers, run_folder
 
 from sgl_specreason import report
-from sgl_specreason.engines import endpoint, servers
+from sgl_specreason.engines import endpoint, startup
 from sgl_specreason.engines.transport import Transport
 from sgl_specreason.errors import RequestError, UsageError
 from sgl_specreason.method.program import run_trajectory
@@ -412,7 +412,7 @@ def test_wrong_options_are_named_in_one_line_and_nothing_starts(
     def started(*args: object, **kwargs: object) -> None:
         raise AssertionError("an engine was started")
 
-    monkeypatch.setattr(servers, "started", started)
+    monkeypatch.setattr(startup, "started", started)
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, words, catch_exceptions=False)
     assert result.exit_code == 2

@@ -20,7 +20,7 @@ import urllib3
 from test_prompts import QWEN3
 
 from sgl_specreason.demo.problems import problems
-from sgl_specreason.engines import servers
+from sgl_specreason.engines import servers, startup
 from sgl_specreason.engines.account import Aborted
 from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.engines.transport import Answer
@@ -48,7 +48,7 @@ CLIENT = """
 import sys, time
 from dataclasses import replace
 from pathlib import Path
-from sgl_specreason.engines.servers import started
+from sgl_specreason.engines.startup import started
 from sgl_specreason.plan.resolve import resolve
 from sgl_specreason.plan.options import Options
 plan = resolve(Options(bench="demo", policy={}))
@@ -672,7 +672,7 @@ def test_a_small_context_is_found_before_the_run_and_truncates_what_outgrows_it(
     """Engines with a context of 200 tokens: what we hold to be their limits is so to the token."""
     plan = resolve(Options(bench="demo", policy={}))
     specs = [replace(spec, args=(*spec.args, "--context-length", "200"), api_key=KEY) for spec in plan.specs]
-    with servers.started(specs, tmp_path / "logs", say=lambda line: None) as running:
+    with startup.started(specs, tmp_path / "logs", say=lambda line: None) as running:
         urls = {role: engine.url for role, engine in running.items()}
         words = ["--bench", "demo", "--limit", "3", "--method", "specreason", "--answer-tokens", "20"]
         words += ["--base-url", urls["base"], "--small-url", urls["small"], "--out", str(tmp_path / "runs")]
