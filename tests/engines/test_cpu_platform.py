@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sgl_specreason.engines.cpu_platform import Span, attention, layouts, seeded_choice
+from sgl_specreason.engines.cpu_kernels import Span, attention, layouts, seeded_choice
 
 
 def test_seeded_choices_follow_the_distribution() -> None:
