@@ -22,6 +22,7 @@ from sglang.lang.ir import SglSamplingParams
 
 from sgl_specreason.engines.account import Aborted
 from sgl_specreason.engines.answers import Tokens, account_of, cut_at, logprob_of
+from sgl_specreason.engines.flushing import flushed
 from sgl_specreason.engines.keys import without_keys
 from sgl_specreason.engines.transport import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, Health, Transport
 from sgl_specreason.errors import ContextFull, EngineError, EngineGone, RequestError
@@ -30,7 +31,6 @@ from sgl_specreason.text.steps import BLANK_LINE
 from sgl_specreason.text.tokenizers import Tokenizer
 from sgl_specreason.text.vocabulary import Vocabulary
 
-FLUSH_REFUSALS = 200
 INFO_TIMEOUT_S = 30.0
 NUMBER_STRIDE = 1_000_003
 _CONTEXT_FULL = re.compile(
@@ -190,15 +190,12 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             self._aborter.submit(self._abort, rid)
 
     def flush_cache(self) -> None:
-        """Empties the server's radix cache, that of each replica. Raises RequestError if one stays busy or it is gone.
-
-        A server counts a request as running for a moment after it has answered it. A replica that is down has no cache.
-        """
+        """Empties the server's radix cache, that of each replica. Raises RequestError if one stays busy or it is gone."""
         for replica in self.replicas:
-            with suppress(EngineGone):
-                _flush(replica)
+            with suppress(EngineGone):  # one that is down has no cache
+                flushed(replica)
         if not self.replicas:
-            _flush(self.transport)
+            flushed(self.transport)
 
     def stop(self) -> None:
         """Refuses every further request, so that running programs end."""
@@ -283,15 +280,6 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         if [entry[1] for entry in entries] != token_ids[:count]:
             raise RequestError(f"{self.role}: the log-probabilities are not those of the step")
         return Tokens(ids=tuple(token_ids[:count]), logprobs=tuple(map(logprob_of, entries)))
-
-
-def _flush(transport: Transport) -> None:
-    for _ in range(FLUSH_REFUSALS):
-        with suppress(RequestError):
-            transport.call("POST", "/flush_cache", timeout_s=INFO_TIMEOUT_S, parse=False, patient=True)
-            return
-        time.sleep(0.05)
-    transport.call("POST", "/flush_cache", timeout_s=INFO_TIMEOUT_S, parse=False, patient=True)
 
 
 def _contexts(s: StreamExecutor) -> Contexts:

@@ -6,7 +6,7 @@ import threading
 import time
 import weakref
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from socket import SHUT_RDWR
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -119,32 +119,24 @@ class Transport:
         server is no longer there at all, and RequestError for everything else that goes wrong.
         """
         body = None if data is None else orjson.dumps(data)
-        counts: dict[Kind, int] = {}
-        down_since: float | None = None
+        headers = self._headers | ({ROUTING_KEY: key} if key else {})
+        failures = _Failures()
         while True:
             self._check()
-            headers = self._headers | ({ROUTING_KEY: key} if key else {})
             reply = self._exchange(verb, path, body, headers, timeout_s or self._timeout_s, parse)
             if isinstance(reply, dict):
-                return Answer(reply, sum(counts.values()))
+                return Answer(reply, failures.total)
             self._check()
             words = f"{self.role}: {self.url}{path}: {reply.words}"
-            count = counts[reply.kind] = counts.get(reply.kind, 0) + 1
-            over = count > AGAIN[reply.kind]
+            over = failures.count(reply.kind)
             if not patient or (over and (reply.kind in ("late", "final") or self._is_well())):
+                count = failures.counts[reply.kind]
                 raise RequestError(words if count == 1 else f"{words} (tried {count} times)")
-            if reply.kind == "unreachable" or over:
-                now = time.monotonic()
-                down_since = now if down_since is None else down_since
-                if now - down_since > self.health.patience_s:
-                    raise EngineGone(f"{words}, for {self.health.patience_s:.0f} s")
-            else:
-                down_since = None
-            wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(sum(counts.values()) - 1, 10))
-            self.stopped.wait(max(reply.wait_s, wait * random.uniform(0.5, 1.0)))
+            if failures.down_s(over or reply.kind == "unreachable") > self.health.patience_s:
+                raise EngineGone(f"{words}, for {self.health.patience_s:.0f} s")
+            self.stopped.wait(max(reply.wait_s, failures.wait_s()))
             if data is not None and "rid" in data:
-                name = f"{data['rid']}-{sum(counts.values())}"
-                self._names[data["rid"]] = name
+                name = self._names[data["rid"]] = f"{data['rid']}-{failures.total}"
                 body = orjson.dumps(data | {"rid": name})
 
     def name_of(self, rid: str) -> str:
@@ -222,6 +214,34 @@ class Transport:
         finally:
             reply.release_conn()
         return reply.status, reply.headers, b"".join(pieces)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Failures:
+    """The failures of one request so far."""
+
+    counts: dict[Kind, int] = field(default_factory=dict)
+    down_since: float | None = None
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    def count(self, kind: Kind) -> bool:
+        """Adds one. Whether there were more of its kind than are tried again on a server that is up."""
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        return self.counts[kind] > AGAIN[kind]
+
+    def down_s(self, is_down: bool) -> float:
+        """How long the server has been down, if it is (seconds)."""
+        now = time.monotonic()
+        self.down_since = (now if self.down_since is None else self.down_since) if is_down else None
+        return now - (self.down_since or now)
+
+    def wait_s(self) -> float:
+        """Seconds until the next attempt: twice as long each time, with jitter."""
+        longest: float = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(self.total - 1, 10))
+        return longest * random.uniform(0.5, 1.0)
 
 
 class _Late(Exception):

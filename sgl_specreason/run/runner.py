@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 POLL_S = 0.2
 
@@ -23,54 +23,66 @@ def run_all(
     task is begun any more: what has ended is still yielded, what is under way is left behind, and the exception is raised here.
     The threads are daemons: an interrupted run can always exit.
     """
-    pending = iter(tasks)
-    lock = threading.Lock()
-    stop = threading.Event()
-    room = threading.Semaphore(3 * concurrency)  # of what is under way or waits for the reader
-    results: queue.SimpleQueue[tuple[bool, Result | None, BaseException | None]] = queue.SimpleQueue()
-
-    def next_task() -> Task | None:
-        while not stop.is_set():
-            if room.acquire(timeout=1.0):
-                with lock:
-                    return None if stop.is_set() else next(pending, None)
-        return None
-
-    def worker() -> None:
-        while True:
-            try:
-                task = next_task()
-                if task is None:
-                    break
-                result = work(task)
-            except BaseException as error:  # handed over to the reader below
-                results.put((False, None, error))
-            else:
-                results.put((False, result, None))
-        results.put((True, None, None))
-
-    for _ in range(concurrency):
-        threading.Thread(target=worker, daemon=True).start()
+    workers = _Workers(tasks, work, concurrency)
     alive, failure = concurrency, None
     try:
         while alive:
             if halt is not None and halt.is_set():
-                stop.set()
+                workers.stop.set()
             try:
-                ended, result, error = results.get(timeout=POLL_S)
+                outcome = workers.outcomes.get(timeout=POLL_S)
             except queue.Empty:
-                if stop.is_set():
+                if workers.stop.is_set():
                     break
                 continue
-            if error is not None:
-                failure = failure or error
-                stop.set()
-            elif ended:
+            if isinstance(outcome, _Done):
+                yield outcome.result
+                workers.room.release()
+            elif outcome is None:
                 alive -= 1
             else:
-                yield result  # type: ignore[misc]  # None only where ended or error
-                room.release()
+                failure = failure or outcome
+                workers.stop.set()
         if failure is not None:
             raise failure
     finally:
-        stop.set()
+        workers.stop.set()
+
+
+class _Done(NamedTuple, Generic[Result]):
+    """What came of a task."""
+
+    result: Result
+
+
+class _Workers(Generic[Task, Result]):
+    """Threads that share the tasks. `outcomes` has what came of each, and None for each thread that has ended.
+
+    None of them begins another task once `stop` is set. `room` is for what is under way or waits for the reader.
+    """
+
+    def __init__(self, tasks: Iterable[Task], work: Callable[[Task], Result], count: int) -> None:
+        self.outcomes: queue.SimpleQueue[_Done[Result] | BaseException | None] = queue.SimpleQueue()
+        self.stop = threading.Event()
+        self.room = threading.Semaphore(3 * count)
+        self._pending, self._lock, self._work = iter(tasks), threading.Lock(), work
+        for _ in range(count):
+            threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                task = self._next()
+                if task is None:
+                    break
+                self.outcomes.put(_Done(self._work(task)))
+            except BaseException as error:  # the reader raises it
+                self.outcomes.put(error)
+        self.outcomes.put(None)
+
+    def _next(self) -> Task | None:
+        while not self.stop.is_set():
+            if self.room.acquire(timeout=1.0):
+                with self._lock:
+                    return None if self.stop.is_set() else next(self._pending, None)
+        return None

@@ -6,6 +6,7 @@ Knows nothing of how the engines came up. Whatever it prints goes to `say`.
 import itertools
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -31,6 +32,8 @@ from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.steps import Author
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from sgl_specreason.engines.endpoint import Endpoint
 
 Say = Callable[[str], None]
@@ -107,9 +110,28 @@ class Session:
         `top` is the only run folder, or holds them all; those of other variants are begun, so that the summary of all knows that
         they are missing. Raises KeyboardInterrupt after an interruption, when all is written.
         """
-        from tqdm import tqdm
+        runs = self._begun(folders, resume=resume)
+        total = self.plan.expected * len(runs)
+        begun = sum(len(run.done) for run in runs.values())
+        if begun < total:
+            self._warm_up()
+        gold = {row.id: row.answer for row in self.plan.problems}
+        progress = Progress({variant: records.trajectories(folders[variant]) for variant in runs})
+        with interruption.heeded(), closing(_bar(total, begun)) as bar, _summarised(top):
+            for variant, record in self._finished(runs, interruption.halt):
+                if "error" not in record:
+                    record |= self.graded(record, gold[record["problem_id"]])
+                if self.plan.bench.private:
+                    record = records.without_texts(record)
+                runs[variant].append(record)
+                progress.add(variant, record)
+                bar.set_postfix_str(progress.words(), refresh=False)
+                bar.update()
+        if interruption.halt.is_set():
+            raise KeyboardInterrupt
 
-        plan = self.plan
+    def _begun(self, folders: dict[Variant, Path], *, resume: bool) -> dict[Variant, records.RunFolder]:
+        """The open folders of this session's variants; those of others are begun."""
         runs = {}
         for variant, folder in folders.items():
             if variant in self.variants:
@@ -118,37 +140,17 @@ class Session:
                     self.say(f"{folder}: the last line was torn and is dropped; its trajectory runs again")
             elif not (folder / records.CONFIG).exists():
                 records.RunFolder.open(folder, self._config(variant) | {"server_info": {}}, resume=False)
-        total = plan.expected * len(runs)
-        begun = sum(len(run.done) for run in runs.values())
-        if begun < total:
-            self._warm_up()
-        gold = {row.id: row.answer for row in plan.problems}
-        every_s = 0.1 if sys.stderr.isatty() else 10  # a log is not a screen
-        progress = Progress({variant: records.trajectories(folders[variant]) for variant in runs})
-        bar = tqdm(total=total, initial=begun, file=sys.stderr, mininterval=every_s)
-        finished = (
-            result
-            for group in self.rounds()
-            if not interruption.halt.is_set()
-            for result in run_all(
-                self._missing(group, runs),
-                lambda task: (task[0], self._attempt(*task)),
-                plan.workers,
-                interruption.halt,
-            )
-        )
-        with interruption.heeded(), closing(bar), _summarised(top):
-            for variant, record in finished:
-                if "error" not in record:
-                    record |= self.graded(record, gold[record["problem_id"]])
-                if plan.bench.private:
-                    record = records.without_texts(record)
-                runs[variant].append(record)
-                progress.add(variant, record)
-                bar.set_postfix_str(progress.words(), refresh=False)
-                bar.update()
-        if interruption.halt.is_set():
-            raise KeyboardInterrupt
+        return runs
+
+    def _finished(
+        self, runs: dict[Variant, records.RunFolder], halt: threading.Event
+    ) -> Iterator[tuple[Variant, Record]]:
+        """Every missing trajectory's record as it ends, until there is a halt."""
+        for group in self.rounds():
+            if not halt.is_set():
+                yield from run_all(
+                    self._missing(group, runs), lambda task: (task[0], self._attempt(*task)), self.plan.workers, halt
+                )
 
     def rounds(self) -> list[tuple[Variant, ...]]:
         """The variants in groups, of which one begins when the last has ended.
@@ -222,6 +224,13 @@ class Session:
             "placement": self.plan.placement.record() if self.plan.placement else None,
             "server_info": {role: endpoint.server_info for role, endpoint in self.endpoints.items()},
         }
+
+
+def _bar(total: int, begun: int) -> "tqdm[Any]":
+    from tqdm import tqdm
+
+    every_s = 0.1 if sys.stderr.isatty() else 10  # a log is not a screen
+    return tqdm(total=total, initial=begun, file=sys.stderr, mininterval=every_s)
 
 
 @cache
