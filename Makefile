@@ -8,12 +8,13 @@ READY := $(VENV)/.ready
 .PHONY: demo test bench faults lint clean
 
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	@test -x $(BIN)/python || { echo "making the virtual environment $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@tools/install.sh $(BIN)/python -c constraints.txt -e '.[dev]'
+	@touch $@
 
 demo: $(READY)
+	@echo "20 problems, by base alone, small alone and SpecReason; two engines start first; 2 to 3 minutes on two cores"
 	$(BIN)/python -m sgl_specreason.eval --bench demo --limit 20 $(ARGS)
 
 test: $(READY)
