@@ -1,6 +1,7 @@
 """Owns data from outside as types (msgspec), and how to say where they do not fit. Knows no files."""
 
 import difflib
+import math
 import re
 import reprlib
 import types
@@ -27,7 +28,7 @@ LIMITS = {
     "gt": "more than", "ge": "at least", "min_length": "at least",
     "lt": "less than", "le": "at most", "max_length": "at most",
 }  # fmt: skip
-_SAID = re.compile(r"(.*?)(?: - at `(key` in `)?(\$[^`]*)`)?", re.DOTALL)
+_SAID = re.compile(r"(.*?)(?: - at `(key` in `)?(\$[^`]*)`)?\Z", re.DOTALL)
 _PLACE = re.compile(r"\.([^.\[]+)|\[(\d+)\]|\[\.\.\.\]")
 _FIELD = re.compile(r"Object (contains unknown|missing required) field `(.*)`", re.DOTALL)
 _KIND = re.compile(r"Expected `[^`]*`, got `|Invalid enum value")
@@ -51,8 +52,9 @@ def typed(data: Any, shape: type[T], name: str = "") -> T:
 
 def flaw(error: msgspec.ValidationError, data: Any, shape: Any, name: str = "") -> str:
     """What msgspec found wrong with `data`, in words that name the place, the value and what is wanted there."""
-    said = _SAID.fullmatch(str(error))
-    message, in_key, path = said.groups("") if said else (str(error), "", "")
+    message, in_key, path = _SAID.findall(str(error))[0]
+    if (found := _FIELD.fullmatch(str(error))) and isinstance(data, dict) and found[2] in data:
+        message, path = str(error), ""  # also of a key that looks like a place
     value, of = data, shape
     for place in _PLACE.finditer(path):
         value, of, step = _inside(value, of, place)
@@ -69,7 +71,8 @@ def flaw(error: msgspec.ValidationError, data: Any, shape: Any, name: str = "") 
             return f"{_is(name, value)}: wants {words} characters"
         return _at(name, f"wants {words} values, not {len(value)}")
     if _KIND.match(message):
-        return f"{_is(name, value)}: wants {_kinds(of)}"
+        close = _close(value, _choices(of)) if isinstance(value, str) else ""
+        return f"{_is(name, value)}: wants {_kinds(of)}{close}"
     if _RANGE.match(message):
         return f"{_is(name, value)}: wants {_range(of, value)}"
     return _at(name, message)  # a struct's own words
@@ -78,8 +81,12 @@ def flaw(error: msgspec.ValidationError, data: Any, shape: Any, name: str = "") 
 def nearest(name: str, known: Iterable[str]) -> str:
     """ "; did you mean ...?" with what is close to `name`, or the whole list."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; there are {', '.join(names) or 'none'}"
+    return _close(name, names) or f"; there are {', '.join(names) or 'none'}"
+
+
+def _close(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def _inside(value: Any, shape: Any, place: re.Match[str]) -> tuple[Any, Any, str]:
@@ -94,7 +101,7 @@ def _inside(value: Any, shape: Any, place: re.Match[str]) -> tuple[Any, Any, str
         if place[0] == "[...]" and isinstance(value, dict) and kind is dict:
             key = next(key for key in value if not _fits(value[key], of[1]))
             return value[key], of[1], f".{key}"
-    return value, shape, ""  # what looked like a place was part of a key
+    raise AssertionError(f"{place[0]} of {shape}")
 
 
 def _of_key(name: str, table: dict[Any, Any], shape: Any) -> str:
@@ -166,28 +173,31 @@ def _fits(value: Any, shape: Any) -> bool:
     return True
 
 
+def _choices(shape: Any) -> list[str]:
+    """The values of a type that is one of several."""
+    return [str(value) for member in _members(shape) if get_origin(member) is Literal for value in get_args(member)]
+
+
 def _kinds(shape: Any) -> str:
     """The types that a value may have, in words."""
-    words: dict[str, None] = {}
-    for member in _members(shape):
-        if get_origin(member) is Literal:
-            choices = get_args(member)
-            words[("one of " if len(choices) > 1 else "") + ", ".join(map(str, choices))] = None
-        else:
-            words[KINDS.get(get_origin(member) or member, "a table")] = None
-    if KINDS[float] in words:
-        words.pop(KINDS[int], None)
-    return " or ".join(words)
+    choices = _choices(shape)
+    words = [f"one of {', '.join(choices)}" if len(choices) > 1 else choice for choice in choices[:1]]
+    kinds = [get_origin(member) or member for member in _members(shape)]
+    words += [
+        KINDS.get(kind, "a table") for kind in kinds if kind is not Literal and (kind is not int or float not in kinds)
+    ]
+    return " or ".join(dict.fromkeys(words))
 
 
 def _range(shape: Any, value: float) -> str:
     """The limits of a number, without those that only keep out huge ones, unless it is one."""
-    words = _limits(shape, "gt", "ge", "lt", "le")
+    if abs(value) == math.inf:
+        return "a finite number"
     if value > LARGEST and not _limits(shape, "lt", "le"):
         return "a smaller number"
     if value < -LARGEST and not _limits(shape, "gt", "ge"):
         return "a larger number"
-    return words or "a number"
+    return _limits(shape, "gt", "ge", "lt", "le") or "a number"
 
 
 def _limits(shape: Any, *names: str) -> str:

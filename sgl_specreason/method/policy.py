@@ -70,7 +70,7 @@ class Policy(Settings, frozen=True, kw_only=True):
         if self.gate_p is None and self.gate in GATES_WITH_P:
             raise UsageError(f"gate {self.gate} needs a probability: give --gate-p, or --match-acceptance RUN")
         if self.score_rule not in (rules := JUDGES[self.judge]):
-            raise UsageError(f"score_rule = {self.score_rule!r}: judge {self.judge} wants one of {', '.join(rules)}")
+            raise UsageError(f"score_rule = {self.score_rule!r}: judge {self.judge} wants {' or '.join(rules)}")
         low, high, _ = RANGES[self.score_rule]
         if not low <= self.threshold <= high:
             raise UsageError(f"threshold = {self.threshold}: score_rule {self.score_rule} wants {low} to {high}")
