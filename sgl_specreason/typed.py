@@ -33,11 +33,14 @@ _PLACE = re.compile(r"\.([^.\[]+)|\[(\d+)\]|\[\.\.\.\]")
 _FIELD = re.compile(r"Object (contains unknown|missing required) field `(.*)`", re.DOTALL)
 _KIND = re.compile(r"Expected `[^`]*`, got `|Invalid enum value")
 _LENGTH = re.compile(r"Expected `[^`]*` of length (?:[<>]= )?(\d+)")
-_RANGE = re.compile(r"Expected `[^`]*` [<>]|.* out of range")
+_RANGE = re.compile(r"Expected `[^`]*` [<>].*|(?:Number|Integer value) out of range")
 
 
-class Misfit(UsageError):
-    """Data that are not of the type that was asked for; the message begins with where: "steps[2].tokens = 'x': wants ..."."""
+class Misfit(UsageError, ValueError):
+    """Data that are not of the type that was asked for; the message begins with where: "steps[2].tokens = 'x': wants ...".
+
+    Raised by a struct's own check, as any ValueError, it is said of the struct's place.
+    """
 
 
 def typed(data: Any, shape: type[T], name: str = "") -> T:
@@ -73,7 +76,7 @@ def flaw(error: msgspec.ValidationError, data: Any, shape: Any, name: str = "") 
     if _KIND.match(message):
         close = _close(value, _choices(of)) if isinstance(value, str) else ""
         return f"{_is(name, value)}: wants {_kinds(of)}{close}"
-    if _RANGE.match(message):
+    if _RANGE.fullmatch(message):
         return f"{_is(name, value)}: wants {_range(of, value)}"
     return _at(name, message)  # a struct's own words
 

@@ -132,8 +132,18 @@ def test_the_name_of_the_data_comes_first() -> None:
 
 
 def test_a_misfit_is_the_users_mistake() -> None:
-    """It needs no handling to end a command in one line."""
+    """It needs no handling to end a command in one line; from a struct's own check it gets the struct's place."""
     assert issubclass(Misfit, UsageError)
+
+    class Owner(Struct):
+        settings: dict[str, Any]
+
+        def __post_init__(self) -> None:
+            typed(self.settings, dict[str, int], "settings")
+
+    with pytest.raises(Misfit) as misfit:
+        typed([{"settings": {"x": "out of range"}}], list[Owner], "it")
+    assert str(misfit.value) == "it[0]: settings.x = 'out of range': wants a whole number"
 
 
 def test_what_fits_becomes_the_type() -> None:
