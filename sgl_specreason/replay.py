@@ -5,22 +5,24 @@ Example: python -m sgl_specreason.replay --synthetic --acceptance 0.4,0.6,0.8 --
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from msgspec.structs import asdict
 
 from sgl_specreason import options
 from sgl_specreason.command import Command, carry_out, interruptible
 from sgl_specreason.errors import UsageError
 
 if TYPE_CHECKING:
+    from sgl_specreason.method.policy import Method
     from sgl_specreason.plan.plan import Variant
     from sgl_specreason.replays.session import ReplayPlan
     from sgl_specreason.replays.trace import Trace
 
 T = TypeVar("T")
-METHODS = ("base", "small", "specreason")
+METHODS: "tuple[Method, ...]" = ("base", "small", "specreason")
 DEMO = "demo"
 PROBLEMS = 16
 OF_SYNTHETIC = {"thinking_tokens": 8192, "median_step_tokens": 48, "prompt_tokens": 200, "answer_tokens": 300}
@@ -134,7 +136,7 @@ def resolved(given: dict[str, Any]) -> "ReplayPlan":
     grid: dict[str, list[Any]] = {"acceptance": shares, "lookahead": _listed("lookahead", given["lookahead"], int)}
     changes: dict[str, Any] = {"variants": _variants(methods, trace, grid, given), "samples": 1}
     if len(shares) * len(grid["lookahead"]) > 1:
-        changes["sweep"] = Sweep(name="replay", title="replay", grid=grid, methods=list(methods))
+        changes["sweep"] = Sweep(name="replay", title="replay", grid=grid, methods=methods)
     if given["dummy"]:
         changes["specs"] = tuple(replace(spec, args=(*spec.args, "--load-format", "dummy")) for spec in plan.specs)
     return ReplayPlan.of(plan, trace, dummy=given["dummy"], **changes)

@@ -21,6 +21,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 from accounts import Say, Timed, profile, reuse, uncovered
 from client_cost import client_cost, grown, growth
+from msgspec import structs
 from options import Parser, at_least
 from plain_loop import API_KEY, Done, Job, PlainLoop, processes
 
@@ -141,8 +142,8 @@ def prepared(plan: Plan, engines: dict[Author, Engine]) -> Bench:
         variants={
             "base": base,
             "default": ours,
-            "no lookahead": Variant(ours.method, replace(ours.policy, lookahead=0)),
-            "no merging": Variant(ours.method, replace(ours.policy, min_step_tokens=0)),
+            "no lookahead": Variant(ours.method, structs.replace(ours.policy, lookahead=0)),
+            "no merging": Variant(ours.method, structs.replace(ours.policy, min_step_tokens=0)),
         },
     )
 
@@ -246,7 +247,7 @@ def prefilled(bench: Bench, say: Say) -> dict[str, Any]:
         role: Scripted(endpoint.base_url, role=role, tokenizer=tokenizers[role], api_key=API_KEY)
         for role, endpoint in bench.endpoints.items()
     }
-    policy = replace(
+    policy = structs.replace(
         bench.variants["default"].policy,
         gate="always",
         lookahead=0,

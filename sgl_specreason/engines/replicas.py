@@ -87,7 +87,7 @@ def check(role: Author, count: int) -> None:
         raise UsageError(f"{option} {count} needs sglang-router: pip install 'sgl-specreason[cluster]'")
 
 
-def machines(args: Mapping[str, Sequence[str]]) -> int:
+def machines(args: Mapping[Author, Sequence[str]]) -> int:
     """Over how many machines the most spread engine of a pair goes, each with cards like this one's."""
     return max([1, *(number_given(words, *SIZES["nodes"]) or 1 for words in args.values())])
 

@@ -4,12 +4,15 @@ Knows nothing of engines, prompts or files.
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal, cast, get_args
+from typing import Annotated, Literal, cast
+
+from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.method.score import JUDGES, RANGES, Judge, Judgement, ScoreRule
 from sgl_specreason.text.steps import Author
+from sgl_specreason.typed import Count, Number, Positive, typed
 
 Method = Literal["specreason", "random", "always", "base", "small", "base+decode", "specreason+decode"]
 METHODS: dict[Method, str] = {
@@ -30,66 +33,53 @@ P_GE_ACCEPTS = 0.5
 """Under `p_ge` a step is accepted when a digit at or above the threshold is at least this likely."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """What decides how a trajectory is written. Token counts are of kept thinking tokens.
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What decides how a trajectory is written, each in its own range. Token counts are of kept thinking tokens.
 
-    Raises UsageError for a value out of range.
+    As always with msgspec, types and ranges are checked where `typed` makes one of a table.
     """
 
     gate: Gate = "judge"
-    gate_p: float | None = None
+    gate_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     judge: Judge = "score"
     judge_record: bool = True
-    threshold: float = 7.0
+    threshold: Number = 7.0
     score_rule: ScoreRule = "greedy"
-    drafts: int = 1
-    lookahead: int = 1
+    drafts: Annotated[int, Meta(ge=1, le=64)] = 1
+    lookahead: Annotated[int, Meta(ge=0, le=64)] = 1
     eager_regenerate: bool = False
     salvage: bool = False
-    salvage_floor: float = -7.0
-    first_n: int = 0
-    budget_tokens: int = 8192
+    salvage_floor: Annotated[float, Meta(ge=-100, le=0)] = -7.0
+    first_n: Count = 0
+    budget_tokens: Positive = 8192
     on_budget: OnBudget = "answer"
-    step_tokens: int = 512
-    min_step_tokens: int = 0
+    step_tokens: Positive = 512
+    min_step_tokens: Count = 0
     stop_loops: bool = True
-    answer_tokens: int = 1024
+    answer_tokens: Positive = 1024
     answer_by: Author = "base"
-    temperature: float = 0.6
-    top_p: float = 0.95
+    temperature: Annotated[float, Meta(ge=0, le=2)] = 0.6
+    top_p: Annotated[float, Meta(ge=0.001, le=1)] = 0.95
+
+
+class Policy(Settings, frozen=True, kw_only=True):
+    """Settings that go together. Raises UsageError for those that do not, and for types and ranges also when it is called."""
 
     def __post_init__(self) -> None:
-        _one_of("gate", self.gate, get_args(Gate))
-        if self.gate_p is not None:
-            _in_range("gate_p", self.gate_p, 0, 1)
-        elif self.gate in GATES_WITH_P:
+        typed({name: getattr(self, name) for name in Settings.__struct_fields__}, Settings)
+        if self.gate_p is None and self.gate in GATES_WITH_P:
             raise UsageError(f"gate {self.gate} needs a probability: give --gate-p, or --match-acceptance RUN")
-        _one_of("judge", self.judge, tuple(JUDGES))
-        _one_of("score_rule", self.score_rule, JUDGES[self.judge])
-        _in_range("threshold", self.threshold, *RANGES[self.score_rule][:2])
-        _flag("judge_record", self.judge_record)
-        _flag("salvage", self.salvage)
-        _in_range("drafts", self.drafts, 1, 64)
+        if self.score_rule not in (rules := JUDGES[self.judge]):
+            raise UsageError(f"score_rule = {self.score_rule!r}: judge {self.judge} wants {' or '.join(rules)}")
+        low, high, _ = RANGES[self.score_rule]
+        if not low <= self.threshold <= high:
+            raise UsageError(f"threshold = {self.threshold}: score_rule {self.score_rule} wants {low} to {high}")
         if self.drafts > 1 and self.temperature == 0:
             raise UsageError(f"drafts = {self.drafts}: at temperature 0 they would all be the same; give --temperature")
-        _in_range("lookahead", self.lookahead, 0, 64)
-        _flag("eager_regenerate", self.eager_regenerate)
         if self.eager_regenerate and self.salvage:
             raise UsageError(
                 "eager_regenerate and salvage exclude each other: base cannot begin before it knows with what"
             )
-        _in_range("salvage_floor", self.salvage_floor, -100, 0)
-        _in_range("first_n", self.first_n, 0, None)
-        _in_range("budget_tokens", self.budget_tokens, 1, None)
-        _one_of("on_budget", self.on_budget, get_args(OnBudget))
-        _in_range("step_tokens", self.step_tokens, 1, None)
-        _in_range("min_step_tokens", self.min_step_tokens, 0, None)
-        _flag("stop_loops", self.stop_loops)
-        _in_range("answer_tokens", self.answer_tokens, 1, None)
-        _one_of("answer_by", self.answer_by, get_args(Author))
-        _in_range("temperature", self.temperature, 0, 2)
-        _in_range("top_p", self.top_p, 0.001, 1)
 
     def asks(self, confidence: float | None) -> bool:
         """Whether base is asked about a draft whose tokens small gave this mean probability."""
@@ -156,21 +146,3 @@ def policy_of(method: Method, policy: Policy) -> Policy:
         gate: Gate = method
         return replace(policy, gate=gate, gate_p=policy.gate_p if gate == "random" else None)
     return policy if policy.gate in GATES_WITH_P else replace(policy, gate_p=None)
-
-
-def _in_range(name: str, value: float, low: float, high: float | None) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise UsageError(f"{name} = {value!r}: must be a number")
-    if not (value >= low and (high is None or value <= high)):
-        wanted = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise UsageError(f"{name} = {value}: must be {wanted}")
-
-
-def _flag(name: str, value: bool) -> None:
-    if not isinstance(value, bool):
-        raise UsageError(f"{name} = {value!r}: must be true or false")
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(f"{name} = {value!r}: must be one of {', '.join(choices)}")

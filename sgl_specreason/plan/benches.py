@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sgl_specreason.errors import UsageError
-from sgl_specreason.plan.catalog import Bench
-from sgl_specreason.shapes import flaw
+from sgl_specreason.plan.catalog import Bench, Field
+from sgl_specreason.typed import Misfit, typed
 
 DATA_VARIABLE = "SPECREASON_DATA"
 LETTERS = "ABCDEFGHIJ"
@@ -89,7 +89,7 @@ def _row(bench: Bench, where: str, item: Any) -> Row:
     )
     if "wrong" not in bench.fields:
         return row
-    choices = [row.answer, *(_text(where, item, column, "wrong choice") for column in bench.fields["wrong"])]
+    choices = [row.answer, *(_text(where, item, column, "wrong choice") for column in bench.columns("wrong"))]
     order = shuffled(row.problem, len(choices))
     lines = [f"{LETTERS[place]}. {choices[at].strip()}" for place, at in enumerate(order)]
     return replace(row, answer=LETTERS[order.index(0)], choices="\n".join(lines), permutation=order)
@@ -101,9 +101,9 @@ def shuffled(question: str, count: int) -> tuple[int, ...]:
     return tuple(sorted(range(count), key=digests.__getitem__))
 
 
-def _field(bench: Bench, where: str, item: dict[str, Any], name: str) -> str:
+def _field(bench: Bench, where: str, item: dict[str, Any], name: Field) -> str:
     """The first of the field's columns that this row has; a row without an id is known by its number."""
-    columns = bench.fields.get(name, [name])
+    columns = bench.columns(name)
     column = next((column for column in columns if column in item), columns[0])
     if name == "id" and item.get(column) is None:
         return where.rsplit(":", 1)[-1]
@@ -114,9 +114,10 @@ def _text(where: str, item: dict[str, Any], column: str, what: str) -> str:
     value = item.get(column)
     if value is None or value == "" or str(value).isspace():
         raise UsageError(f"{where}: no {column!r} (the bench's {what}) in this row")
-    if wrong := flaw(value, str | int, column):
-        raise UsageError(f"{where}: {wrong} (the bench's {what})")
-    return str(value)
+    try:
+        return str(typed(value, str | int, column))  # type: ignore[arg-type]
+    except Misfit as misfit:
+        raise UsageError(f"{where}: {misfit} (the bench's {what})") from None
 
 
 def _read_jsonl(path: Path) -> list[tuple[str, Any]]:

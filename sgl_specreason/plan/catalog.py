@@ -3,46 +3,45 @@
 Knows nothing of engines, rows or command lines.
 """
 
-import difflib
 import itertools
 import math
 import re
 import tomllib
-from collections.abc import Collection
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args
+
+from msgspec import Meta, Struct
 
 from sgl_specreason.errors import UsageError
-from sgl_specreason.method.policy import Policy
+from sgl_specreason.method.policy import Method, Policy, Settings
 from sgl_specreason.method.score import JUDGES, RANGES
 from sgl_specreason.paths import find
 from sgl_specreason.plan.memory import Quantization, Shape
-from sgl_specreason.shapes import Within, flaw
 from sgl_specreason.text.steps import Author
+from sgl_specreason.typed import Number, Positive, nearest, typed
 
 Kind = Literal["benches", "pairs", "presets", "sweeps"]
 Grader = Literal["math", "integer", "letter", "number"]
 Template = Literal["chatml", "chatml-think", "qwen3", "r1"]
+Field = Literal["id", "problem", "answer", "wrong"]
+Sampling = Literal["temperature", "top_p", "top_k", "min_p"]
+Columns = Annotated[list[str], Meta(min_length=1, max_length=9)]
 SINGULAR: dict[Kind, str] = {"benches": "bench", "pairs": "pair", "presets": "preset", "sweeps": "sweep"}
 BUNDLED = Path(__file__).parent.parent / "demo" / "models"
 BUNDLE = "bundled:"
-SAMPLING = ("temperature", "top_p", "top_k", "min_p")
-FIELDS = ("id", "problem", "answer", "wrong")
 OUR_ARGUMENTS = ("--model-path", "--model", "--port", "--api-key")
 MOST_POINTS = 1000
 NAME_BYTES = 64
 _NAME = re.compile(r"[^\W_][\w.+-]*")  # it becomes a part of folders' names
-Positive = Annotated[int, Within(1)]
-POLICY: dict[str, Any] = {
-    name: str if get_origin(hint) is Literal else hint for name, hint in get_type_hints(Policy).items()
-}
-"""The type of each setting; which words it may be, and in what range, Policy itself knows."""
-Columns = Annotated[list[str], Within(1, 9)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class _Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of a file. Types and ranges are checked where `typed` makes one of it, the rest whenever one is made."""
+
+
+class Source(_Table, frozen=True, kw_only=True):
     """Where rows come from: a generator of this package, or a set on the Hugging Face hub.
 
     `configs` are the set's configurations, whose rows follow each other; none means its only one. `gated` says that the
@@ -51,36 +50,14 @@ class Source:
 
     generator: str | None = None
     hub: str | None = None
-    configs: list[str] = field(default_factory=list)
+    configs: list[str] = []
     split: str = "test"
     revision: str | None = None
-    rows: Annotated[int, Within(1, 10_000)] | None = None
+    rows: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     gated: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """One file of `eval/benches/`.
-
-    `fields` maps id, problem, answer (and, for choices, wrong) to the columns of its rows: several names mean that the
-    first one which a row has is taken, since copies of a set differ. `private` says that no text of a problem may be
-    written anywhere.
-    """
-
-    name: str
-    title: str
-    source: Source
-    prompt: str
-    grader: Grader
-    samples: Positive = 1
-    concurrency: Positive = 1
-    fields: dict[str, Columns] = field(default_factory=dict)
-    private: bool = False
-    policy: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+class Model(_Table, frozen=True, kw_only=True):
     """One model of a pair. `model` is a hub id or a folder, "bundled:NAME" a folder of this package.
 
     `shape` is what its published config.json says, read where `source` says. `template` names the family of its chat template,
@@ -92,8 +69,13 @@ class Model:
     template: Template | None = None
     quantization: Quantization = "none"
     tp_size: Positive | None = None
-    sampling: dict[str, float] = field(default_factory=dict)
+    sampling: dict[Sampling, Number] = {}
     shape: Shape | None = None
+
+    def __post_init__(self) -> None:
+        bundled = [f"{BUNDLE}{folder.name}" for folder in sorted(BUNDLED.iterdir()) if folder.is_dir()]
+        if self.model.startswith(BUNDLE) and self.model not in bundled:
+            raise UsageError(f"no model {self.model!r}; there are {', '.join(bundled)}")
 
     @property
     def path(self) -> str:
@@ -101,23 +83,59 @@ class Model:
         return str(BUNDLED / self.model.removeprefix(BUNDLE)) if self.model.startswith(BUNDLE) else self.model
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """One file of `eval/pairs/`: two models and how to serve them. `auto` says that it may be chosen for the GPUs that are found.
-
-    `args` are SGLang's own arguments, which come after the computed ones. `policy` has settings of the method for this pair.
-    """
+class _File(_Table, frozen=True, kw_only=True):
+    """What every file has. `policy` are settings of the method."""
 
     name: str
     title: str
+    policy: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        typed(self.policy, Settings, "policy")
+
+
+class Bench(_File, frozen=True, kw_only=True):
+    """One file of `eval/benches/`.
+
+    `fields` maps id, problem, answer (and, for choices, wrong) to the columns of its rows. `private` says that no text of a
+    problem may be written anywhere.
+    """
+
+    source: Source = Source()
+    prompt: str
+    grader: Grader
+    samples: Positive = 1
+    concurrency: Positive = 1
+    fields: dict[Field, Columns | str] = {}
+    private: bool = False
+
+    def columns(self, field: Field) -> list[str]:
+        """Of these, the first one that a row has is taken, since copies of a set differ."""
+        found = self.fields.get(field, field)
+        return [found] if isinstance(found, str) else found
+
+
+class Pair(_File, frozen=True, kw_only=True):
+    """One file of `eval/pairs/`: two models and how to serve them. `auto` says that it may be chosen for the GPUs that are found.
+
+    `args` are SGLang's own arguments, which come after the computed ones.
+    """
+
     base: Model
     small: Model
     auto: bool = False
-    think_tags: Annotated[list[str], Within(2, 2)] = field(default_factory=lambda: ["<think>", "</think>"])
-    policy: dict[str, Any] = field(default_factory=dict)
+    think_tags: tuple[str, str] = ("<think>", "</think>")
     trust_remote_code: bool = False
-    max_total_tokens: dict[str, Positive] = field(default_factory=dict)
-    args: dict[str, list[str]] = field(default_factory=dict)
+    max_total_tokens: dict[Author, Positive] = {}
+    args: dict[Author, list[str]] = {}
+
+    def __post_init__(self) -> None:
+        _File.__post_init__(self)
+        for role, words in self.args.items():
+            if taken := [word for word in words if word.partition("=")[0] in OUR_ARGUMENTS]:
+                raise UsageError(f"args.{role}: {taken[0]} is not for a pair to set")
+        if "" in self.think_tags or self.think_tags[0] == self.think_tags[1]:
+            raise UsageError(f"think_tags = {list(self.think_tags)}: wants an opening and a closing tag")
 
     @property
     def models(self) -> dict[Author, Model]:
@@ -128,23 +146,19 @@ class Pair:
         return self.models[role].path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preset:
+class Preset(_File, frozen=True, kw_only=True):
     """One file of `eval/presets/`: named policy settings."""
 
-    name: str
-    title: str
     policy: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sweep:
+class Sweep(_Table, frozen=True, kw_only=True):
     """One file of `eval/sweeps/`: every combination of the listed values of policy settings, with these methods."""
 
     name: str
     title: str
-    grid: dict[str, Annotated[list[Any], Within(1)]]
-    methods: list[str] = field(default_factory=lambda: ["base", "specreason"])
+    grid: dict[str, Annotated[list[Any], Meta(min_length=1)]]
+    methods: tuple[Method, ...] = ("base", "specreason")
 
     def points(self) -> list[dict[str, Any]]:
         """The settings of each combination, the first key changing slowest."""
@@ -159,66 +173,39 @@ def names(kind: Kind) -> list[str]:
 def load_bench(name: str) -> Bench:
     """The bench `name`, or the file that a path ending in .toml names. Raises UsageError with the nearest names."""
     path, table = _read("benches", name)
-    source: Source = _build(Source, path, table.pop("source", {}), "source.")
-    columns = table.get("fields", {})
-    if isinstance(columns, dict):
-        table["fields"] = {name: [found] if isinstance(found, str) else found for name, found in columns.items()}
-    bench: Bench = _build(Bench, path, table, source=source)
-    _known(path, bench.fields, FIELDS, "fields.")
-    _check_policy(path, bench.policy)
-    return bench
+    with _named(path):
+        return typed(table, Bench)
 
 
 def load_pair(name: str) -> Pair:
     """The pair `name`, or a user's file. Raises UsageError with the nearest names."""
     path, table = _read("pairs", name)
-    models: dict[str, Any] = {role: _model(path, role, table.pop(role)) for role in get_args(Author) if role in table}
-    pair: Pair = _build(Pair, path, table, **models)
-    _known(path, pair.args, get_args(Author), "args.")
-    _known(path, pair.max_total_tokens, get_args(Author), "max_total_tokens.")
-    _check_policy(path, pair.policy)
-    for role, words in pair.args.items():
-        if taken := [word for word in words if word.partition("=")[0] in OUR_ARGUMENTS]:
-            raise UsageError(f"{path}: args.{role}: {taken[0]} is not for a pair to set")
-    if "" in pair.think_tags or pair.think_tags[0] == pair.think_tags[1]:
-        raise UsageError(f"{path}: think_tags = {pair.think_tags}: wants an opening and a closing tag")
-    return pair
-
-
-def _model(path: Path, role: str, table: Any) -> Model:
-    """A model of a pair: a table, or only its hub id or folder."""
-    table = {"model": table} if isinstance(table, str) else dict(table) if isinstance(table, dict) else table
-    shape: Shape | None = None
-    if isinstance(table, dict) and "shape" in table:
-        shape = _build(Shape, path, table.pop("shape"), f"{role}.shape.")
-    model: Model = _build(Model, path, table, f"{role}.", shape=shape)
-    _known(path, model.sampling, SAMPLING, f"{role}.sampling.")
-    bundled = sorted(folder.name for folder in BUNDLED.iterdir() if folder.is_dir())
-    if model.model.startswith(BUNDLE) and model.model.removeprefix(BUNDLE) not in bundled:
-        raise UsageError(
-            f"{path}: no model {model.model!r}; there are {', '.join(f'{BUNDLE}{name}' for name in bundled)}"
-        )
-    return model
+    for role in get_args(Author):
+        if isinstance(table.get(role), str):  # only its hub id or folder
+            table[role] = {"model": table[role]}
+    with _named(path):
+        return typed(table, Pair)
 
 
 def load_preset(name: str) -> Preset:
     """The preset `name`, or a user's file. Raises UsageError with the nearest names."""
     path, table = _read("presets", name)
-    preset: Preset = _build(Preset, path, table)
-    _check_policy(path, preset.policy)
-    return preset
+    with _named(path):
+        return typed(table, Preset)
 
 
 def load_sweep(name: str) -> Sweep:
     """The sweep `name`, or a user's file. Raises UsageError with the nearest names."""
     path, table = _read("sweeps", name)
-    sweep: Sweep = _build(Sweep, path, table)
-    _known(path, sweep.grid, POLICY, "grid.")
-    if not sweep.grid:
-        raise UsageError(f"{path}: grid has no settings")
-    if (points := math.prod(map(len, sweep.grid.values()))) > MOST_POINTS:
-        raise UsageError(f"{path}: grid has {points} points; {MOST_POINTS} are the most")
-    return sweep
+    with _named(path):
+        sweep = typed(table, Sweep)
+        if not sweep.grid:
+            raise UsageError("grid has no settings")
+        if (points := math.prod(map(len, sweep.grid.values()))) > MOST_POINTS:
+            raise UsageError(f"grid has {points} points; {MOST_POINTS} are the most")
+        for point in sweep.points():
+            typed(point, Settings, "grid")
+        return sweep
 
 
 def build_policy(*layers: dict[str, Any]) -> Policy:
@@ -229,26 +216,16 @@ def build_policy(*layers: dict[str, Any]) -> Policy:
     """
     merged: dict[str, Any] = {}
     for layer in layers:
-        for key, value in layer.items():
-            if key not in POLICY:
-                raise UsageError(f"unknown policy setting {key!r}{nearest(key, sorted(POLICY))}")
-            if wrong := flaw(value, POLICY[key], key):
-                raise UsageError(wrong)
-            merged[key] = value
-        rules = JUDGES.get(merged.get("judge", "score"), ())
+        typed(layer, Settings)
+        merged |= layer
+        rules = JUDGES[merged.get("judge", "score")]
         if "judge" in layer and "score_rule" not in layer and merged.get("score_rule", "greedy") not in rules:
-            merged["score_rule"] = next(iter(rules), "greedy")
-        span = RANGES.get(merged.get("score_rule", "greedy"))
+            merged["score_rule"] = rules[0]
+        span = RANGES[merged.get("score_rule", "greedy")]
         asked = "judge" in layer or "score_rule" in layer
-        if asked and span and "threshold" not in layer and not span.low <= merged.get("threshold", 7) <= span.high:
+        if asked and "threshold" not in layer and not span.low <= merged.get("threshold", 7) <= span.high:
             merged["threshold"] = span.default
     return Policy(**merged)
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """ "; did you mean ...?" with what is close to `name`, or the whole list."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; there are {', '.join(known)}"
 
 
 def _read(kind: Kind, name: str) -> tuple[Path, dict[str, Any]]:
@@ -277,30 +254,10 @@ def _read(kind: Kind, name: str) -> tuple[Path, dict[str, Any]]:
     return path, table
 
 
-def _build(cls: type[Any], path: Path, table: Any, prefix: str = "", **ready: Any) -> Any:
-    """A `cls` of the file's table, each key checked against its field's annotation. Raises UsageError that names file and key."""
-    if wrong := flaw(table, dict[str, Any], prefix.rstrip(".")):
-        raise UsageError(f"{path}: {wrong}")
-    hints = get_type_hints(cls, include_extras=True)
-    _known(path, table, hints, prefix)
-    for item in fields(cls):
-        if item.name in table:
-            if wrong := flaw(table[item.name], hints[item.name], prefix + item.name):
-                raise UsageError(f"{path}: {wrong}")
-        elif item.name not in ready and item.default is MISSING and item.default_factory is MISSING:
-            raise UsageError(f"{path}: {prefix}{item.name} is missing")
-    return cls(**table, **ready)
-
-
-def _check_policy(path: Path, policy: dict[str, Any]) -> None:
-    """Raises UsageError for a setting that there is not, or of the wrong type; its range is known where all are together."""
-    _known(path, policy, POLICY, "policy.")
-    for key, value in policy.items():
-        if wrong := flaw(value, POLICY[key], f"policy.{key}"):
-            raise UsageError(f"{path}: {wrong}")
-
-
-def _known(path: Path, table: Collection[str], known: Collection[str], prefix: str) -> None:
-    for key in table:
-        if key not in known:
-            raise UsageError(f"{path}: unknown key {prefix + key!r}{nearest(key, sorted(known))}")
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What is wrong in here is said of this file."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None

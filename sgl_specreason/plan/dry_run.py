@@ -1,8 +1,10 @@
 """Owns what `--dry-run` prints: the resolved settings, one problem's rendered prompts, the engine commands."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+
+from msgspec import structs
 
 from sgl_specreason.engines import replicas
 from sgl_specreason.errors import UsageError
@@ -68,7 +70,7 @@ def _settings(plan: Plan) -> dict[str, object]:
     first, *others = [plan.settings(variant) for variant in plan.variants]
     if not others:
         return first
-    runs = [{"method": variant.method, "policy": asdict(variant.policy)} for variant in plan.variants]
+    runs = [{"method": variant.method, "policy": structs.asdict(variant.policy)} for variant in plan.variants]
     return {key: value for key, value in first.items() if key not in ("method", "policy")} | {"runs": runs}
 
 

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from sgl_specreason.shapes import Within
+from msgspec import Meta, Struct
+
 from sgl_specreason.text.steps import Author
+from sgl_specreason.typed import LARGEST, Positive
 
 GIB = 2**30
 Quantization = Literal["none", "fp8", "fp8-checkpoint"]
 """fp8: a bfloat16 checkpoint that SGLang quantises when it has loaded it. fp8-checkpoint: its weights are 8 bits already."""
-Count = Annotated[int, Within(1)]
 TRAJECTORY_TOKENS = 12288
 """Of one trajectory: 8,192 thinking tokens (the benches' budget), 1,024 of answer, and problem, draft and judge turn."""
 SIZES = (1, 2, 4, 8)
@@ -33,20 +34,19 @@ SMALL_CARD_GB = 40
 ROUND = 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the arithmetic needs of a model's config.json. `parameters_b` is for models that are no dense transformers."""
 
-    layers: Count
-    hidden: Count
-    intermediate: Count
-    heads: Count
-    kv_heads: Count
-    head_dim: Count
-    vocabulary: Count
-    context: Count
+    layers: Positive
+    hidden: Positive
+    intermediate: Positive
+    heads: Positive
+    kv_heads: Positive
+    head_dim: Positive
+    vocabulary: Positive
+    context: Positive
     tied: bool = False
-    parameters_b: Annotated[float, Within(0.001)] | None = None
+    parameters_b: Annotated[float, Meta(ge=0.001, le=LARGEST)] | None = None
 
     @property
     def embeddings(self) -> int:

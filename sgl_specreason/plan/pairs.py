@@ -38,29 +38,11 @@ def engines_for(options: Options, bench: Bench) -> Choice:
     for role, count in counts.items():
         replicas.check(role, count)
     if options.base_url is not None:
-        if max(counts.values()) > 1:
-            raise UsageError("--base-replicas and --small-replicas start engines: give a running router as --base-url")
-        if options.gpus:
-            raise UsageError("--gpus is for engines that would be started, not for running servers")
-        pair = Pair(name="attached", title="running servers", base=Model(model=""), small=Model(model=""))
-        return Choice(pair=pair, hardware="unknown (attached servers)")
+        return _attached(options)
     if (options.base_model is None) != (options.small_model is None):
         raise UsageError("--base-model and --small-model go together: give both or neither")
     cards = gpus.named(options.gpus) if options.gpus else gpus.found()
-    why = ""
-    if options.base_model is not None and options.small_model is not None:
-        if options.pair:
-            raise UsageError("give --pair or --base-model and --small-model, not both")
-        pair = Pair(
-            name="+".join(map(_part, (options.base_model, options.small_model))),
-            title="given models",
-            base=Model(model=options.base_model),
-            small=Model(model=options.small_model),
-        )
-    elif options.pair and options.pair != AUTO:
-        pair = catalog.load_pair(options.pair)
-    else:
-        pair, why = _automatic_pair(bench, cards)
+    pair, why = _pair(options, bench, cards)
     if cards:
         mine = gpus.of_one_replica(cards, counts)
         placement = place(pair, mine * replicas.machines(pair.args))
@@ -73,6 +55,29 @@ def engines_for(options: Options, bench: Bench) -> Choice:
         )
     specs = tuple(replicas.spread(_on_cpu(pair, role), counts[role], 0) for role in ROLES)
     return Choice(pair=pair, why=why, specs=specs, hardware="none (CPU, pure torch)")
+
+
+def _attached(options: Options) -> Choice:
+    """Running servers, whose models are not known yet."""
+    if max(options.base_replicas, options.small_replicas) > 1:
+        raise UsageError("--base-replicas and --small-replicas start engines: give a running router as --base-url")
+    if options.gpus:
+        raise UsageError("--gpus is for engines that would be started, not for running servers")
+    pair = Pair(name="attached", title="running servers", base=Model(model=""), small=Model(model=""))
+    return Choice(pair=pair, hardware="unknown (attached servers)")
+
+
+def _pair(options: Options, bench: Bench, cards: Sequence[gpus.Gpu]) -> tuple[Pair, str]:
+    """The pair that was asked for, or the one for these cards and why."""
+    if options.base_model is not None and options.small_model is not None:
+        if options.pair:
+            raise UsageError("give --pair or --base-model and --small-model, not both")
+        name = "+".join(map(_part, (options.base_model, options.small_model)))
+        base, small = Model(model=options.base_model), Model(model=options.small_model)
+        return Pair(name=name, title="given models", base=base, small=small), ""
+    if options.pair and options.pair != AUTO:
+        return catalog.load_pair(options.pair), ""
+    return _automatic_pair(bench, cards)
 
 
 def _automatic_pair(bench: Bench, cards: Sequence[gpus.Gpu]) -> tuple[Pair, str]:

@@ -6,9 +6,11 @@ Starts nothing. That the arguments mean what is thought here was read in SGLang 
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from sgl_specreason.engines.servers import ROLES
 from sgl_specreason.errors import UsageError

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, NamedTuple
 
+from msgspec import structs
+
 from sgl_specreason.engines.decode import Decode
 from sgl_specreason.engines.servers import EngineSpec
 from sgl_specreason.method.policy import Method, Policy, plain
@@ -98,7 +100,7 @@ class Plan:
             "pair": self.pair,
             "models": {role: short_name(model) for role, model in self.models.items()},
             "preset": self.preset,
-            "policy": asdict(variant.policy),
+            "policy": structs.asdict(variant.policy),
             "prompts": self.prompts.hashes,
             "dataset_sha256": self.rows.sha256,
             "samples": self.samples,

@@ -12,53 +12,40 @@ from sgl_specreason.errors import UsageError
 from sgl_specreason.method.policy import DEFAULT_METHODS, METHODS, Method, policy_of
 from sgl_specreason.plan import catalog
 from sgl_specreason.plan.benches import load_rows
-from sgl_specreason.plan.catalog import Sweep, nearest
+from sgl_specreason.plan.catalog import Bench, Sweep
 from sgl_specreason.plan.options import Options
 from sgl_specreason.plan.pairs import engines_for
 from sgl_specreason.plan.plan import Plan, Variant
 from sgl_specreason.text.prompts import PLACEHOLDERS, load_prompts
+from sgl_specreason.typed import nearest
 
 MOST_WORKERS = 4096
 
 
 def resolve(options: Options) -> Plan:
     """Checks the options and reads every file they name. Raises UsageError; starts and writes nothing."""
-    bench = catalog.load_bench(options.bench)
-    preset = catalog.load_preset(options.preset)
+    bench, preset = catalog.load_bench(options.bench), catalog.load_preset(options.preset)
     sweep = catalog.load_sweep(options.sweep) if options.sweep else None
-    methods = _methods(options.methods or tuple(sweep.methods if sweep else DEFAULT_METHODS))
-    given = {key: value for key, value in options.policy.items() if value is not None}
     samples = _positive("samples", options.samples, bench.samples)
     concurrency = _concurrency(options.concurrency, bench.concurrency)
     if options.limit is not None:
         _positive("limit", options.limit, 1)
     prompts = load_prompts(options.prompts)
-    shown = {"problem", "choices"} if "wrong" in bench.fields else {"problem"}
-    fitting = [name for name, words in PLACEHOLDERS.items() if set(words) == shown]
-    if bench.prompt not in fitting:
-        raise UsageError(
-            f"bench {bench.name}: prompt = {bench.prompt!r}: for its fields it must be {' or '.join(fitting)}"
-        )
-    if (options.base_url is None) != (options.small_url is None):
-        raise UsageError("--base-url and --small-url go together: give both or neither")
-    for option, url in (("--base-url", options.base_url), ("--small-url", options.small_url)):
-        if url is not None and not _is_url(url):
-            raise UsageError(f"{option} {url}: must be http://HOST:PORT or https://HOST:PORT")
-    variants = _variants(methods, (preset.policy, bench.policy, given), options.match_acceptance, sweep)
+    _check_prompt(bench)
+    _check_urls(options)
+    variants = _variants(options, sweep, preset.policy, bench.policy)
     choice = engines_for(options, bench)
-    pair, specs = choice.pair, choice.specs
+    pair = choice.pair
     if pair.policy:
-        layers = (preset.policy, pair.policy, bench.policy, given)
-        variants = _variants(methods, layers, options.match_acceptance, sweep)
-    rows = load_rows(bench, options.data)
+        variants = _variants(options, sweep, preset.policy, pair.policy, bench.policy)
     return Plan(
         bench=bench,
-        rows=rows,
+        rows=load_rows(bench, options.data),
         variants=variants,
         sweep=sweep,
         pair=pair.name,
         models={role: pair.model(role) for role in ROLES},
-        specs=specs,
+        specs=choice.specs,
         preset=preset.name,
         prompts=prompts,
         samples=samples,
@@ -67,13 +54,31 @@ def resolve(options: Options) -> Plan:
         concurrency=concurrency,
         trust_remote_code=pair.trust_remote_code,
         hardware=choice.hardware,
-        decode=_decode(options, variants, starts=bool(specs), on_gpu=choice.placement is not None),
-        think_tags=(pair.think_tags[0], pair.think_tags[1]),
+        decode=_decode(options, variants, starts=bool(choice.specs), on_gpu=choice.placement is not None),
+        think_tags=pair.think_tags,
         why=choice.why,
         placement=choice.placement,
         elsewhere=options.gpus is not None,
-        replicas={spec.role: spec.replicas for spec in specs},
+        replicas={spec.role: spec.replicas for spec in choice.specs},
     )
+
+
+def _check_prompt(bench: Bench) -> None:
+    """Raises UsageError where the bench's template does not show what its rows have."""
+    shown = {"problem", "choices"} if "wrong" in bench.fields else {"problem"}
+    fitting = [name for name, words in PLACEHOLDERS.items() if set(words) == shown]
+    if bench.prompt not in fitting:
+        raise UsageError(
+            f"bench {bench.name}: prompt = {bench.prompt!r}: for its fields it must be {' or '.join(fitting)}"
+        )
+
+
+def _check_urls(options: Options) -> None:
+    if (options.base_url is None) != (options.small_url is None):
+        raise UsageError("--base-url and --small-url go together: give both or neither")
+    for option, url in (("--base-url", options.base_url), ("--small-url", options.small_url)):
+        if url is not None and not _is_url(url):
+            raise UsageError(f"{option} {url}: must be http://HOST:PORT or https://HOST:PORT")
 
 
 def _decode(options: Options, variants: tuple[Variant, ...], *, starts: bool, on_gpu: bool) -> Decode | None:
@@ -106,20 +111,22 @@ def _is_url(text: str) -> bool:
 def _methods(asked: tuple[str, ...]) -> tuple[Method, ...]:
     for method in asked:
         if method not in METHODS:
-            raise UsageError(f"no method named {method!r}{nearest(method, list(METHODS))}")
+            raise UsageError(f"no method named {method!r}{nearest(method, METHODS)}")
     return tuple(method for method in METHODS if method in asked)
 
 
-def _variants(
-    methods: tuple[Method, ...], layers: tuple[dict[str, Any], ...], match: float | None, sweep: Sweep | None
-) -> tuple[Variant, ...]:
-    """Each method at each point of the sweep; what is the same for a method at several points is there once."""
-    if match is not None:
-        if layers[-1].get("gate_p") is not None:
+def _variants(options: Options, sweep: Sweep | None, *layers: dict[str, Any]) -> tuple[Variant, ...]:
+    """Each method at each point of the sweep; what is the same for a method at several points is there once.
+
+    Of the settings in `layers` the later ones win, and then those of the options.
+    """
+    methods = _methods(options.methods or (sweep.methods if sweep else DEFAULT_METHODS))
+    given = {key: value for key, value in options.policy.items() if value is not None}
+    if options.match_acceptance is not None:
+        if "gate_p" in given:
             raise UsageError("give --gate-p or --match-acceptance, not both")
-        layers = (*layers, {"gate_p": match})
-    points = sweep.points() if sweep else [{}]
-    policies = [catalog.build_policy(*layers, point) for point in points]
+        given["gate_p"] = options.match_acceptance
+    policies = [catalog.build_policy(*layers, given, point) for point in (sweep.points() if sweep else [{}])]
     found = (Variant(method, policy_of(method, policy)) for policy in policies for method in methods)
     return tuple(dict.fromkeys(found))
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from sgl_specreason.engines import footprint
 from sgl_specreason.errors import UsageError
 from sgl_specreason.method.policy import is_alone
@@ -45,7 +47,9 @@ class ReplayPlan(Plan):
         rows = [Row(id=problem.id, problem=problem.id, answer="-") for problem in trace.problems]
         settings = {item.name: getattr(plan, item.name) for item in fields(plan)}
         settings |= {"rows": Rows(rows=rows, origin=trace.origin), "limit": None}
-        settings |= {"bench": replace(plan.bench, name=f"replay-{trace.name}", title=f"replay of {trace.origin}")}
+        settings |= {
+            "bench": structs.replace(plan.bench, name=f"replay-{trace.name}", title=f"replay of {trace.origin}")
+        }
         return cls(**settings | changes, trace=trace, dummy=dummy)
 
     def settings(self, variant: Variant) -> dict[str, Any]:

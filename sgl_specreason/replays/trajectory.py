@@ -23,8 +23,7 @@ SAID = ("score", "digits", "p_yes", "label_mass", "logprob_mean", "logprob_min",
 """What a judge made of noise: of no use to anybody."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayPolicy(Policy):
+class ReplayPolicy(Policy, frozen=True, kw_only=True):
     """A policy whose drafts are kept as a trace says, or that `acceptance` of them."""
 
     acceptance: float | None = None

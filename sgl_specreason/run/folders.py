@@ -1,8 +1,10 @@
 """Owns which folders a plan's runs are written to: new ones, or those of the run to go on with. Knows no engines."""
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import asdict
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.plan.plan import Plan, Variant

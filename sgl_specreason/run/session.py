@@ -15,6 +15,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from sgl_specreason.errors import RequestError, SpecReasonError
 from sgl_specreason.method.policy import is_alone
 from sgl_specreason.method.trajectory import Trajectory
@@ -205,7 +207,7 @@ class Session:
         """A trajectory that is not recorded, with at most `tokens` thinking tokens."""
         policy = variant.policy
         trajectory = self.plan.trajectory(variant, row, 0, self.chats)
-        trajectory.policy = replace(
+        trajectory.policy = structs.replace(
             policy,
             budget_tokens=min(tokens, policy.budget_tokens),
             answer_tokens=min(16, policy.answer_tokens),

@@ -4,11 +4,11 @@ import json
 import random
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from scripted import Reply, Script, Scripts, TagTokenizer, answered, scripted, texts
 from test_loops import goes_round, paragraphs
 from test_report import run_folder

@@ -3,9 +3,10 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sgl_specreason.plan.catalog import load_pair, names
-from sgl_specreason.plan.memory import DRIVER_GB, GIB, PROCESS_GB, TRAJECTORY_TOKENS, Demand, Layout, Shape, layouts
+from sgl_specreason.plan.memory import DRIVER_GB, GIB, PROCESS_GB, TRAJECTORY_TOKENS, Demand, Layout, layouts
 
 PAIRS = [load_pair(name) for name in names("pairs")]
 SHAPES = {model.model: model.shape for pair in PAIRS for model in pair.models.values() if model.shape}
@@ -51,8 +52,7 @@ def test_a_card_has_a_whole_head_at_least() -> None:
 
 
 def test_what_is_no_dense_transformer_can_say_its_parameters() -> None:
-    shape = {name: getattr(QWQ, name) for name in QWQ.__slots__} | {"parameters_b": 30.5}
-    assert Shape(**shape).weights_gb() == pytest.approx(30.5e9 * 2 / GIB)
+    assert replace(QWQ, parameters_b=30.5).weights_gb() == pytest.approx(30.5e9 * 2 / GIB)
 
 
 def best(*cards: float, base: Demand = BASE, small: Demand = LITTLE) -> Layout:

@@ -72,7 +72,7 @@ SHAPE = "layers = 2\nhidden = 8\nintermediate = 8\nheads = 2\nkv_heads = 1\nhead
 
 def test_a_pair_may_be_two_names(tmp_path: Path) -> None:
     pair = load_pair(written(tmp_path, "base = 'some/model'\nsmall = 'bundled:small'"))
-    assert (pair.base.model, pair.base.shape, pair.think_tags) == ("some/model", None, ["<think>", "</think>"])
+    assert (pair.base.model, pair.base.shape, pair.think_tags) == ("some/model", None, ("<think>", "</think>"))
 
 
 @pytest.mark.parametrize(

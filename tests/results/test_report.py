@@ -16,7 +16,7 @@ from sgl_specreason.results.table import comparison
 
 
 def settings(**changes: Any) -> dict[str, Any]:
-    policy = {name: getattr(Policy(), name) for name in Policy.__dataclass_fields__}
+    policy = {name: getattr(Policy(), name) for name in Policy.__struct_fields__}
     return {
         "bench": "math500",
         "method": "specreason",

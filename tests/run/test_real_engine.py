@@ -17,6 +17,7 @@ import psutil
 import pytest
 import sglang as sgl
 import urllib3
+from msgspec import structs
 from test_prompts import QWEN3
 
 from sgl_specreason.demo.problems import problems
@@ -83,7 +84,7 @@ class Servers:
         row = Row(id=str(number), problem=problem.text, answer=problem.answer)
         variant = next(variant for variant in self.plan.variants if variant.method == "specreason")
         trajectory = self.plan.trajectory(variant, row, 0, self.chats)
-        trajectory.policy = replace(variant.policy, **policy)
+        trajectory.policy = structs.replace(variant.policy, **policy)
         return trajectory
 
 
