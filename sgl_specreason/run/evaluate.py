@@ -17,7 +17,9 @@ from sgl_specreason.engines.transport import Health
 from sgl_specreason.errors import EngineGone, Interrupted, UsageError, WriteError
 from sgl_specreason.plan import limits
 from sgl_specreason.plan.plan import Plan
-from sgl_specreason.results import records
+from sgl_specreason.results.folder import held
+from sgl_specreason.results.lines import Finished
+from sgl_specreason.results.records import trajectories
 from sgl_specreason.run.folders import folders_of, settled
 from sgl_specreason.run.interruption import Interruption
 from sgl_specreason.run.session import Say, Session
@@ -82,7 +84,7 @@ def run(
     if plan.why:
         say(plan.why)
     with ExitStack() as stack:
-        stack.enter_context(records.held(top))
+        stack.enter_context(held(top))
         try:
             # SGLang takes seconds to import: meanwhile, and not after the engines are up
             importing = threading.Thread(target=import_module, args=("sgl_specreason.method.program",), daemon=True)
@@ -146,7 +148,7 @@ def _spec(plan: Plan, access: Access, role: Author) -> servers.EngineSpec:
 
 def _is_finished(folder: Path, plan: Plan) -> bool:
     """Whether nothing of a run that was begun before is missing."""
-    return sum("error" not in record for record in records.trajectories(folder)) == plan.expected
+    return sum(isinstance(record, Finished) for record in trajectories(folder)) == plan.expected
 
 
 def _check_served(base: dict[str, Any], *, speculating: bool) -> None:

@@ -30,7 +30,7 @@ from conftest import ROOT
 from test_report import record, run_folder, settings
 
 from sgl_specreason.plan import catalog
-from sgl_specreason.results.records import write_json
+from sgl_specreason.results.folder import write_json
 from sgl_specreason.results.summary import load_runs
 
 NOT_OURS = {"tests", "runs", "build", "dist"}
