@@ -53,6 +53,7 @@ class Request(Data, frozen=True, kw_only=True):
     start_s: Number
     seconds: Seconds
     prompt_tokens: Count = 0
+    cached_tokens: Count = 0
     completion_tokens: Count = 0
     accept_length: Number | None = None
     retries: Count = 0
@@ -87,7 +88,7 @@ class _Told(_Counted, frozen=True, kw_only=True):
     """And what was written and asked."""
 
     answer_text: str = ""
-    texts: str = ""
+    texts: str | None = None
     steps: list[Step] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
 
@@ -150,7 +151,7 @@ class Outcome(_Counted, frozen=True, kw_only=True):
     error: str | None = None
     correct: bool | None = None
     answer: str | None = None
-    gold: str = ""
+    gold: str | None = None
     grader: str = ""
     truncated: bool = False
     judge_requests: int = 0

@@ -56,7 +56,7 @@ def _problems(runs: Sequence[Run]) -> tuple[dict[str, dict[str, Any]], int]:
     bases = [base_of(run, runs) for run in runs]
     beside = [right[next(i for i, run in enumerate(runs) if run is base)] if base else {} for base in bases]
     tries: dict[str, list[list[Any]]] = {}
-    gold: dict[str, str] = {}
+    gold: dict[str, str | None] = {}
     for number, run in enumerate(runs):
         for outcome in run.outcomes:
             key = outcome.problem_id, outcome.sample

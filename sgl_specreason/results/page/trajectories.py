@@ -21,7 +21,7 @@ SAID = ("score", "digits", "p_yes", "label_mass", "logprob_mean", "logprob_min",
 def told(record: Record) -> Told:
     """What the page shows of a record when it is opened: steps, requests in milliseconds from the first one, the end."""
     begin = min((request.start_s for request in record.requests), default=0.0)
-    out = {key: value for key in ENDS if (value := getattr(record, key, None)) not in (None, "")} | {
+    out = {key: value for key in ENDS if (value := getattr(record, key, None)) is not None} | {
         "steps": [_step(step) for step in record.steps],
         "requests": [
             [
