@@ -8,9 +8,9 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
-from sgl_specreason.results.schema import Count, Data
+from sgl_specreason.results.schema import Data
 from sgl_specreason.text.steps import Author
-from sgl_specreason.typed import LARGEST, Number
+from sgl_specreason.typed import LARGEST, Count, Number
 
 Seconds = Annotated[float, Meta(ge=0, le=LARGEST)]
 Share = Annotated[float, Meta(ge=-0.01, le=1.01)]  # rounding may carry one over the edge

@@ -10,12 +10,9 @@ from msgspec import Meta, Struct
 
 from sgl_specreason.method.score import ScoreRule
 from sgl_specreason.plan.catalog import Grader
-from sgl_specreason.typed import Number
+from sgl_specreason.typed import LARGEST_COUNT, Count, Number, Positive
 
-LARGEST_INT = 2**63 - 1
-Whole = Annotated[int, Meta(ge=-LARGEST_INT, le=LARGEST_INT)]
-Count = Annotated[int, Meta(ge=0, le=LARGEST_INT)]
-Positive = Annotated[int, Meta(ge=1, le=LARGEST_INT)]
+Whole = Annotated[int, Meta(ge=-LARGEST_COUNT, le=LARGEST_COUNT)]
 Value = str | bool | Whole | Number | None
 
 
