@@ -136,7 +136,7 @@ def without_texts(record: dict[str, Any]) -> dict[str, Any]:
     if letter is None or len(letter) != 1:
         letter = None
     steps = []
-    for step in record["steps"]:
+    for step in record.get("steps", ()):
         kept = step | {"text": ""}
         if "draft" in step:
             kept["draft"] = step["draft"] | {"text": ""}

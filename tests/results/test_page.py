@@ -193,6 +193,12 @@ def test_no_text_of_a_private_bench_is_on_the_page(tmp_path: Path) -> None:
     assert (len(shown["steps"]), shown["texts"]) == (2, "withheld")
 
 
+@pytest.mark.parametrize("ends", [{}, {"error": "gone"}])
+def test_what_is_withheld_may_have_no_steps(tmp_path: Path, ends: dict[str, str]) -> None:
+    kept = record(1, correct=True, texts="withheld", answer_text="SECRET") | ends
+    assert "SECRET" not in str(opened(data(page(load_runs(run_folder(tmp_path / "run", [kept]))))["texts"][0]))
+
+
 def test_no_text_can_end_the_element_that_it_stands_in(tmp_path: Path) -> None:
     rude = "</script><script>alert(1)</script><!--"
     records = [record(1, correct=True, problem_id=rude, gold=rude)]
