@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from sgl_specreason.command import Command
 from sgl_specreason.errors import UsageError
 from sgl_specreason.results.summary import Run, differing, load_runs
+from sgl_specreason.results.table import UNKNOWN
 
 plt.style.use(Path(__file__).with_name("specreason.mplstyle"))
 
@@ -64,7 +65,7 @@ def read(folders: Iterable[Path], *, force: bool = False) -> list[Run]:
 
 def finished(runs: Sequence[Run]) -> list[Run]:
     """Those of the runs in which a trajectory has ended, the others have no numbers. Raises UsageError where there are none."""
-    found = [run for run in runs if run.summary["trajectories"]]
+    found = [run for run in runs if run.summary.trajectories]
     if not found:
         raise UsageError("these runs hold no finished trajectory")
     return found
@@ -73,19 +74,19 @@ def finished(runs: Sequence[Run]) -> list[Run]:
 def conditions(runs: Sequence[Run]) -> str:
     """What a figure must not be without: problems, samples, concurrency, budget, truncation, models, GPU, versions."""
     first = runs[0].summary
-    about = first["conditions"]
-    budgets = sorted({run.summary["budget_tokens"] for run in runs})
-    truncated = max(run.summary["truncated_share"] for run in runs)
-    failed = sum(run.summary["failed"] for run in runs)
+    about = first.conditions
+    budgets = sorted({run.summary.budget_tokens for run in runs})
+    truncated = max(run.summary.truncated_share for run in runs)
+    failed = sum(run.summary.failed for run in runs)
     words = [
-        f"{first['bench']}, {first['n']} problems x {first['samples']}, pair {first['pair']}, concurrency {first['concurrency']}",
+        f"{first.bench}, {first.n} problems x {first.samples}, pair {first.pair}, concurrency {first.concurrency}",
         f"budget {'/'.join(map(str, budgets))}, truncated at most {100 * truncated:.1f} %",
-        f"GPU {about['gpu']}, sglang {about['versions']['sglang']}",
-        f"judge prompt {about['prompts']['judge'][:8]}",
+        f"GPU {about.gpu}, sglang {about.versions.get('sglang', UNKNOWN)}",
+        f"judge prompt {about.prompts.get('judge', UNKNOWN)[:8]}",
     ]
     if failed:
         words.append(f"{failed} failed")
-    if any(run.summary["partial"] for run in runs):
+    if any(run.summary.partial for run in runs):
         words.append("partial")
     return "; ".join(words)
 

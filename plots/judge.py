@@ -30,15 +30,16 @@ def judge(runs: Sequence[Run]) -> Figure:
     Of all digit judgements of these runs together. Raises UsageError where there are none.
     """
     judging = [run for run in runs if not is_alone(run.method)]
-    drafts = [draft for run in judging for draft in judged_drafts(run) if "digits" in draft.said]
+    drafts = [draft for run in judging for draft in judged_drafts(run) if draft.said.digits]
     if not drafts:
         raise UsageError("these runs hold no judgement by digits")
     figure, ((digits, mass), (reliability, kept)) = plt.subplots(2, 2, figsize=(6.8, 4.4))
     counts = Counter(int(draft.signal("greedy") or 0) for draft in drafts)
     digits.bar(range(10), [100 * counts[digit] / len(drafts) for digit in range(10)], color="#0072B2")
     digits.set(xlabel="greedy digit", ylabel="drafts, %", xticks=range(10))
-    each = [100 / len(drafts)] * len(drafts)
-    mass.hist([draft.said["label_mass"] for draft in drafts], bins=np.linspace(0, 1, 21), weights=each, color="#0072B2")
+    masses = [draft.said.label_mass for draft in drafts if draft.said.label_mass is not None]
+    each = [100 / len(drafts)] * len(masses)
+    mass.hist(masses, bins=np.linspace(0, 1, 21), weights=each, color="#0072B2")
     mass.set(xlabel="label mass (probability on digits)", ylabel="drafts, %", xlim=(0, 1))
     _reliability(reliability, drafts)
     styles: tuple[dict[str, Any], ...] = (

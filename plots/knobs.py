@@ -58,11 +58,11 @@ def knobs(runs: Sequence[Run], *, knob: str | None = None) -> Figure:
         for number, ((method, others), points) in enumerate(lines.items()):
             points.sort(key=lambda pair: ticks.index(pair[0]))
             xs = [value if numeric else ticks.index(value) for value, _ in points]
-            ys = [scale * run.summary[key] for _, run in points]
+            ys = [scale * getattr(run.summary, key) for _, run in points]
             alone = len([one for one in lines if one[0] == method]) == 1
             colour = COLOURS.get(method) if alone else f"C{number}"
             if key == "accuracy":
-                bounds = [[scale * bound for bound in run.summary["accuracy_ci95"]] for _, run in points]
+                bounds = [[scale * bound for bound in run.summary.accuracy_ci95] for _, run in points]
                 panel.vlines(xs, *zip(*bounds, strict=True), color=colour, linewidth=0.7, alpha=0.6)
             panel.plot(
                 xs, ys, marker=MARKS.get(method, "o"), color=colour, label=" ".join(filter(None, [method, others]))
@@ -70,7 +70,11 @@ def knobs(runs: Sequence[Run], *, knob: str | None = None) -> Figure:
         for run in levels:
             if key != "offloaded_steps_share":
                 panel.axhline(
-                    scale * run.summary[key], color=COLOURS[run.method], linestyle="--", linewidth=1, label=run.method
+                    scale * getattr(run.summary, key),
+                    color=COLOURS[run.method],
+                    linestyle="--",
+                    linewidth=1,
+                    label=run.method,
                 )
         panel.set_ylabel(label)
         panel.margins(y=0.12)

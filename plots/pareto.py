@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import click
 import numpy as np
@@ -15,31 +15,36 @@ from drawing import COLOURS, MARKS, caption, draw, finished, script
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from msgspec import Struct
 
 from sgl_specreason.errors import UsageError
+from sgl_specreason.results.schema import Summary
 from sgl_specreason.results.summary import Run, knobs
 from sgl_specreason.results.transcript import plain
-from sgl_specreason.shapes import flaw
+from sgl_specreason.typed import Number, typed
 
-AXES: dict[str, tuple[str, Callable[[dict[str, Any]], float]]] = {
-    "latency": ("mean latency, s", lambda summary: summary["latency_mean_s"]),
+AXES: dict[str, tuple[str, Callable[[Summary], float]]] = {
+    "latency": ("mean latency, s", lambda summary: summary.latency_mean_s),
     "tokens": (
         "thinking tokens per trajectory, both models",
-        lambda s: (s["tokens_base"] + s["tokens_small"]) / s["trajectories"],
+        lambda summary: (summary.tokens_base + summary.tokens_small) / summary.trajectories,
     ),
-    "base-tokens": ("thinking tokens by base per trajectory", lambda s: s["tokens_base"] / s["trajectories"]),
+    "base-tokens": (
+        "thinking tokens by base per trajectory",
+        lambda summary: summary.tokens_base / summary.trajectories,
+    ),
 }
 
 
-class Point(TypedDict):
+class Point(Struct, frozen=True, kw_only=True):
     """One of a publication, in the units of the figure."""
 
     label: str
-    x: float
-    accuracy: float
+    x: Number
+    accuracy: Number
 
 
-class Published(TypedDict):
+class Published(Struct, frozen=True, kw_only=True):
     """What --published reads."""
 
     source: str
@@ -56,18 +61,18 @@ def pareto(runs: Sequence[Run], *, x: str = "latency", published: Path | None = 
     runs = finished(runs)
     figure, axes = plt.subplots()
     told = knobs(runs)
-    points = [(cost(run.summary), 100 * run.summary["accuracy"]) for run in runs]
+    points = [(cost(run.summary), 100 * run.summary.accuracy) for run in runs]
     groups: dict[str, list[int]] = {}
     for number, run in enumerate(runs):
-        groups.setdefault(f"{run.config['settings']['pair']} {run.method}", []).append(number)
-    one_pair = len({run.config["settings"]["pair"] for run in runs}) == 1
+        groups.setdefault(f"{run.settings.pair} {run.method}", []).append(number)
+    one_pair = len({run.settings.pair for run in runs}) == 1
     named: list[tuple[tuple[float, float], str]] = []
     for name, members in groups.items():
         method = runs[members[0]].method
         members.sort(key=lambda number: [(str(type(v)), v) for v in told[number].values()])
         colour, mark = COLOURS.get(method), MARKS.get(method, "o")
         for number in members:
-            low, high = (100 * bound for bound in runs[number].summary["accuracy_ci95"])
+            low, high = (100 * bound for bound in runs[number].summary.accuracy_ci95)
             axes.plot([points[number][0]] * 2, [low, high], color=colour, linewidth=0.7, alpha=0.6, zorder=2)
         shown = method if one_pair else name
         keys = sorted({key for number in members for key in told[number]})
@@ -141,18 +146,15 @@ def _shade(axes: Axes, points: list[tuple[float, float]]) -> None:
 def _overlay(axes: Axes, file: Path) -> None:
     """Points of a publication: `source`, and [[points]] with label, x and accuracy (%) in the units of this figure."""
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-        wrong = flaw(table, Published)
+        published = typed(tomllib.loads(file.read_text(encoding="utf-8")), Published)
     except (OSError, ValueError, RecursionError) as error:
-        wrong = str(error)
-    if wrong is not None:
-        raise UsageError(f"--published {file}: wants source and [[points]] with label, x, accuracy: {wrong}")
-    found = [(point["x"], point["accuracy"], plain(point["label"])) for point in table["points"]]
-    label = f"published: {plain(table['source'])}"
+        raise UsageError(f"--published {file}: wants source and [[points]] with label, x, accuracy: {error}") from None
+    points, label = published.points, f"published: {plain(published.source)}"
     axes.autoscale(True)
-    axes.plot([x for x, _, _ in found], [y for _, y, _ in found], "*", color="#009E73", label=label)
-    for x, y, label in found:
-        axes.annotate(label, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
+    axes.plot([p.x for p in points], [p.accuracy for p in points], "*", color="#009E73", label=label)
+    for point in points:
+        place = point.x, point.accuracy
+        axes.annotate(plain(point.label), place, xytext=(4, 3), textcoords="offset points", fontsize=7)
 
 
 @click.option("--x", type=click.Choice(list(AXES)), default="latency", show_default=True, help="What it costs.")

@@ -4,7 +4,7 @@ Example: python plots/steps.py runs/demo-compare-demo-1a2b3c4d -o steps.svg
 """
 
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sgl_specreason.errors import UsageError
+from sgl_specreason.results.lines import Finished
 from sgl_specreason.results.summary import Run
 
 MOST_STEPS = 60
@@ -34,11 +35,11 @@ def steps(runs: Sequence[Run]) -> Figure:
 
     Raises UsageError where no trajectory has ended.
     """
-    done = {_name(run, runs): [record for record in run.records if "error" not in record] for run in runs}
+    done = {_name(run, runs): [record for record in run.records if isinstance(record, Finished)] for run in runs}
     done = {name: records for name, records in done.items() if records}
     if not done:
         raise UsageError("these runs hold no finished trajectory")
-    stepwise = {name: records for name, records in done.items() if any(record["drafts"] for record in records)}
+    stepwise = {name: records for name, records in done.items() if any(record.drafts for record in records)}
     heights = [1.0] * len(stepwise) + [0.3 + 0.25 * len(done)] * 2
     size = (3.4, 1.6 + 1.2 * sum(heights))
     figure, panels = plt.subplots(len(heights), 1, figsize=size, height_ratios=heights, squeeze=False)
@@ -65,12 +66,12 @@ def _name(run: Run, runs: Sequence[Run]) -> str:
     return run.method if len(same) == 1 else f"{run.method} {same.index(run) + 1}"
 
 
-def _authors(axes: Axes, name: str, records: Sequence[dict[str, Any]]) -> None:
-    longest = min(max(len(record["steps"]) for record in records), MOST_STEPS)
+def _authors(axes: Axes, name: str, records: Sequence[Finished]) -> None:
+    longest = min(max(len(record.steps) for record in records), MOST_STEPS)
     counts: dict[str, list[int]] = {"small": [0] * longest, "base": [0] * longest}
     for record in records:
-        for number, step in enumerate(record["steps"][:longest]):
-            counts[step["by"]][number] += 1
+        for number, step in enumerate(record.steps[:longest]):
+            counts[step.by][number] += 1
     bottom = np.zeros(longest)
     for author, values in counts.items():
         axes.bar(np.arange(1, longest + 1), values, bottom=bottom, color=COLOURS[author], label=author, width=0.9)
@@ -79,27 +80,27 @@ def _authors(axes: Axes, name: str, records: Sequence[dict[str, Any]]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _tokens(records: Sequence[dict[str, Any]]) -> dict[str, float]:
-    def total(key: str) -> float:
-        return float(sum(record[key] for record in records)) / len(records)
+def _tokens(records: Sequence[Finished]) -> dict[str, float]:
+    base, small, kept = (
+        sum(counts) / len(records)
+        for counts in zip(*((r.tokens_base, r.tokens_small, r.tokens_small_kept) for r in records), strict=True)
+    )
+    return {"base": base, "small, kept": kept, "small, discarded": small - kept}
 
-    kept = total("tokens_small_kept")
-    return {"base": total("tokens_base"), "small, kept": kept, "small, discarded": total("tokens_small") - kept}
 
-
-def _seconds(records: Sequence[dict[str, Any]]) -> dict[str, float]:
+def _seconds(records: Sequence[Finished]) -> dict[str, float]:
     """By what a trajectory waited for: base's work, else a draft; what no request accounts for is waiting."""
-    spent: Counter[str] = Counter()
+    spent: defaultdict[str, float] = defaultdict(float)
     for record in records:
-        begins = [(r["start_s"], 1, r["purpose"]) for r in record["requests"]]
-        ends = [(r["start_s"] + r["seconds"], -1, r["purpose"]) for r in record["requests"]]
+        begins = [(r.start_s, 1, r.purpose) for r in record.requests]
+        ends = [(r.start_s + r.seconds, -1, r.purpose) for r in record.requests]
         busy: Counter[str] = Counter()
         for (start, change, purpose), (end, _, _) in itertools.pairwise(sorted(begins + ends)):
             busy[purpose] += change
             running = [purpose for purpose, count in busy.items() if count]
             if running:  # drafts written ahead take no time of their own
                 spent[min(running, key=lambda purpose: purpose == "draft")] += end - start
-    whole = sum(record["latency_s"] for record in records)
+    whole = sum(record.latency_s for record in records)
     spent["waiting"] = max(whole - sum(spent.values()), 0.0)
     return {part: spent[part] / len(records) for part in PARTS}
 

@@ -93,7 +93,7 @@ def carry_out(
     runs = written(folder)
     click.echo(comparison(runs).text())
     click.echo(f"Run folder: {folder}")
-    if failed := sum(run.summary["failed"] for run in runs):
+    if failed := sum(run.summary.failed for run in runs):
         fail(f"{failed} trajectories failed; --resume {folder} runs them again", 1)
 
 

@@ -96,13 +96,13 @@ def _plan(given: dict[str, Any]) -> "Plan":
     """Checks the options. Raises UsageError; starts and writes nothing."""
     from sgl_specreason.plan.options import Options
     from sgl_specreason.plan.resolve import resolve
-    from sgl_specreason.results import records
+    from sgl_specreason.results.folder import check_writable
 
     if given["gpus"] and not given["dry_run"]:
         raise UsageError("--gpus is for --dry-run: engines run on the cards that there are")
     asked = {field.name: given[field.name] for field in fields(Options) if field.name in given}
     plan = resolve(Options(**asked | options.policy_of(given)))
-    records.check_writable(given["out"])
+    check_writable(given["out"])
     return plan
 
 

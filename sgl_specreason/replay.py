@@ -93,10 +93,10 @@ def main(**given: Any) -> None:
     """
     with interruptible("the replay") as interruption:
         from sgl_specreason.replays.session import ReplaySession
-        from sgl_specreason.results import records
+        from sgl_specreason.results.folder import check_writable
 
         plan = resolved(given)
-        records.check_writable(given["out"])
+        check_writable(given["out"])
         if given["dry_run"]:
             click.echo(_described(plan))
             return

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from sgl_specreason.command import Command
 from sgl_specreason.errors import UsageError
-from sgl_specreason.results.records import CONFIG, strict
+from sgl_specreason.results.folder import strict
+from sgl_specreason.results.records import CONFIG
 from sgl_specreason.results.rescore import rescored
 from sgl_specreason.results.summaries import written
 from sgl_specreason.results.summary import Run, against_base, differing, load_runs
@@ -156,10 +158,10 @@ def _report(
     table = comparison(runs)
     if as_json:
         lines = [
-            json.dumps(strict(run.summary | {"run": str(run.path), "vs_base": pairing and asdict(pairing)})) + "\n"
+            msgspec.to_builtins(run.summary) | {"run": str(run.path), "vs_base": pairing and asdict(pairing)}
             for run, pairing in zip(runs, against_base(runs), strict=True)
         ]
-        return "".join(lines), table.markdown()
+        return "".join(json.dumps(strict(line)) + "\n" for line in lines), table.markdown()
     return table.markdown() if markdown else table.text(), table.markdown()
 
 

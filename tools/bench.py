@@ -34,7 +34,7 @@ from sgl_specreason.plan.options import Options
 from sgl_specreason.plan.plan import Plan, Variant
 from sgl_specreason.plan.resolve import resolve
 from sgl_specreason.results import stats
-from sgl_specreason.results.records import check_writable
+from sgl_specreason.results.folder import check_writable
 from sgl_specreason.run.runner import run_all
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.steps import BLANK_LINE, Author

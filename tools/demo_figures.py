@@ -33,18 +33,18 @@ def figures(folder: Path) -> dict[str, Any]:
 
     spec, base = summaries["specreason"], summaries["base"]
     return {
-        "problems": spec["n"],
-        "accuracy": {name: summary["accuracy"] for name, summary in summaries.items()},
+        "problems": spec.n,
+        "accuracy": {name: summary.accuracy for name, summary in summaries.items()},
         "judge_auroc_expected": round(by_signal("expected"), 4),
         "judge_auroc_greedy": round(by_signal("greedy"), 4),
         "drafts_judged": len(drafts),
         "drafts_right_share": round(sum(bool(draft.step_right) for draft in drafts) / len(drafts), 4),
         "digits_used": dict(sorted(Counter(int(draft.signal("greedy") or 0) for draft in drafts).items())),
-        "offloaded_steps_share": spec["offloaded_steps_share"],
-        "label_mass_mean": spec["label_mass_mean"],
-        "wall_s": {name: round(summary["wall_s"], 1) for name, summary in summaries.items()},
-        "latency_ratio_base_to_specreason": round(base["latency_mean_s"] / spec["latency_mean_s"], 3),
-        "concurrency": spec["concurrency"],
+        "offloaded_steps_share": spec.offloaded_steps_share,
+        "label_mass_mean": spec.label_mass_mean,
+        "wall_s": {name: round(summary.wall_s, 1) for name, summary in summaries.items()},
+        "latency_ratio_base_to_specreason": round(base.latency_mean_s / spec.latency_mean_s, 3),
+        "concurrency": spec.concurrency,
     }
 
 

@@ -29,27 +29,6 @@ def measured(endpoints: "Mapping[Any, Endpoint]") -> dict[str, Any]:
     return found
 
 
-def words(memory: Mapping[str, Any]) -> str:
-    """The same for people; "" where nothing is known."""
-    parts = []
-    for role in ("base", "small"):
-        own = memory.get(role) or {}
-        said = [
-            f"{own[key]:.2f} GB {name}"
-            for name, key in (("weights", "weights_gb"), ("cache", "cache_gb"))
-            if key in own
-        ]
-        if "cache_tokens" in own:
-            said.append(f"room for {own['cache_tokens']} tokens")
-        if "resident_gb" in own:
-            said.append(f"{own['resident_gb']:.2f} GB resident")
-        if said:
-            parts.append(f"{role} {', '.join(said)}")
-    if cards := memory.get("gpu_used_gb"):
-        parts.append(f"in use on the GPUs {', '.join(f'{used:.1f} GB' for used in cards)}")
-    return "; ".join(parts)
-
-
 def _resident_gb(port: int | None) -> float | None:
     """Of the processes that this one has started to serve at `port`; pages that they share count once for each."""
     import psutil  # type: ignore[import-untyped]

@@ -16,7 +16,8 @@ from sgl_specreason.plan.limits import Room
 from sgl_specreason.plan.plan import Plan, Variant
 from sgl_specreason.replays.trace import Trace, TracedProblem
 from sgl_specreason.replays.trajectory import Replayed
-from sgl_specreason.results import records
+from sgl_specreason.results.folder import write_json
+from sgl_specreason.results.records import CONFIG, read_config
 from sgl_specreason.run.interruption import Interruption
 from sgl_specreason.run.session import Record, Session
 from sgl_specreason.text.chat import ChatFormat
@@ -112,5 +113,5 @@ class ReplaySession(Session):
         Session.run(self, top, folders, interruption, resume=resume)
         held = footprint.measured(self.endpoints)
         for variant in self.variants:
-            file = folders[variant] / records.CONFIG
-            records.write_json(file, records.read_config(file) | {"memory": held})
+            file = folders[variant] / CONFIG
+            write_json(file, read_config(file) | {"memory": held})

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sgl_specreason.errors import RecordError, UsageError
+from sgl_specreason.results.lines import Finished, Step
 from sgl_specreason.results.summary import Run, load_runs
 from sgl_specreason.text.steps import pieces
 
@@ -159,39 +160,38 @@ def from_run(folder: Path) -> Trace:
     if not usable:
         raise RecordError(f"{folder}: holds no run of {', '.join(DRAFTING)} or base to replay")
     run = usable[0]
-    problems = tuple(_problem(run, record) for record in run.records if "error" not in record)
+    problems = tuple(_problem(run, record) for record in run.records if isinstance(record, Finished))
     if not problems:
         raise RecordError(f"{run.path}: holds no finished trajectory to replay")
-    settings = run.config["settings"]
-    first_n = settings["policy"].get("first_n", 0) if run.method in DRAFTING else 0
-    origin = f"{settings['method']} on {settings['bench']}, pair {settings['pair']}"
-    return Trace(name=settings["bench"], origin=origin, problems=problems, first_n=first_n)
+    first_n = run.policy.first_n if run.method in DRAFTING else 0
+    origin = f"{run.method} on {run.settings.bench}, pair {run.settings.pair}"
+    return Trace(name=run.settings.bench, origin=origin, problems=problems, first_n=first_n)
 
 
-def _problem(run: Run, record: dict[str, Any]) -> TracedProblem:
-    name = f"{record['problem_id']}:{record['sample']}" if record["sample"] else record["problem_id"]
+def _problem(run: Run, record: Finished) -> TracedProblem:
+    name = f"{record.problem_id}:{record.sample}" if record.sample else record.problem_id
     where = f"{run.path}: problem {name}"
-    prompts = [request.get("prompt_tokens") for request in record["requests"] if request["purpose"] != "judge"]
-    if not all(isinstance(tokens, int) for tokens in prompts) or not any(prompts):
+    prompts = [request.prompt_tokens for request in record.requests if request.purpose != "judge"]
+    if not any(prompts):
         raise RecordError(f"{where}: its requests do not say how long the prompt was")
     if run.method in DRAFTING:
-        steps = [_step(step) for step in record["steps"]]
+        steps = [_step(step) for step in record.steps]
     else:
-        steps = [step for thought in record["steps"] for step in _cut(where, thought["text"], thought["tokens"])]
+        steps = [step for thought in record.steps for step in _cut(where, thought.text, thought.tokens)]
     if not steps:
         raise RecordError(f"{where}: has no steps to replay")
     return TracedProblem(
         id=name,
         prompt=min(tokens for tokens in prompts if tokens),
         steps=tuple(steps),
-        answer=max(1, record["answer_tokens"]),
+        answer=max(1, record.answer_tokens),
     )
 
 
-def _step(step: dict[str, Any]) -> TracedStep:
-    written = max(1, step["tokens"])
-    draft = max(1, step["draft"]["tokens"]) if "draft" in step else written
-    return TracedStep(draft=draft, regenerated=written, accepted=step.get("accepted"))
+def _step(step: Step) -> TracedStep:
+    written = max(1, step.tokens)
+    draft = max(1, step.draft.tokens) if step.draft else written
+    return TracedStep(draft=draft, regenerated=written, accepted=step.accepted)
 
 
 def _cut(where: str, text: str, tokens: int) -> list[TracedStep]:

@@ -5,20 +5,19 @@ What is right: a step by the generator on the `demo` bench, and on every bench w
 says less of one step.
 """
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from sgl_specreason.method.score import RANGES, ScoreRule
 from sgl_specreason.results import stats
-from sgl_specreason.results.summary import Run, base_of, by_problem, differing
+from sgl_specreason.results.certify import certify, problems_needed
+from sgl_specreason.results.lines import Finished, Said
+from sgl_specreason.results.summary import Run, base_of, differing
 
-Step = dict[str, Any]
 DIGIT_THRESHOLDS = tuple(range(10))
 
 
@@ -26,22 +25,27 @@ DIGIT_THRESHOLDS = tuple(range(10))
 class Judged:
     """A draft as its judge saw it. `step_right` is None where nobody knows."""
 
-    said: Step
+    said: Said
     step_right: bool | None
     ended_right: bool
 
     def signal(self, name: str) -> float | None:
         """Higher is better; None where this judge was not asked for it."""
-        digits = self.said.get("digits")
+        digits = self.said.digits
         match name:
             case "greedy":
-                return None if digits is None else float(max(range(10), key=lambda at: (digits[at], -at)))
+                return float(max(range(10), key=lambda at: (digits[at], -at))) if digits else None
             case "expected":
-                return None if digits is None else sum(at * p for at, p in enumerate(digits))
-            case "min" | "mean":
-                return self.said.get(f"logprob_{name}")
-            case _:
-                return self.said.get(name)
+                return sum(at * p for at, p in enumerate(digits)) if digits else None
+            case "min":
+                return self.said.logprob_min
+            case "mean":
+                return self.said.logprob_mean
+            case "p_yes":
+                return self.said.p_yes
+            case "confidence":
+                return self.said.confidence
+        raise ValueError(f"no signal {name}")
 
 
 SIGNALS = {
@@ -59,26 +63,26 @@ def judged_drafts(run: Run) -> list[Judged]:
     is_right = _truth(run)
     found = []
     for record in run.records:
-        if "error" in record:
+        if not isinstance(record, Finished):
             continue
         before: list[str] = []
-        for step in record["steps"]:
-            drafts = [{**step, "text": step.get("draft", step)["text"]}, *step.get("others", [])]
+        for step in record.steps:
+            drafts = [(step, step.draft or step), *((other, other) for other in step.others)]
             found += [
                 Judged(
-                    said=draft,
-                    step_right=is_right(record["problem_id"], before, draft["text"]),
-                    ended_right=bool(record["correct"]),
+                    said=said,
+                    step_right=is_right(record.problem_id, before, draft.text),
+                    ended_right=bool(record.correct),
                 )
-                for draft in drafts
-                if "score" in draft
+                for said, draft in drafts
+                if said.score is not None
             ]
-            before.append(step["text"])
+            before.append(step.text)
     return found
 
 
 def _truth(run: Run) -> Callable[[str, list[str], str], bool | None]:
-    if run.config["settings"]["bench"] != "demo":
+    if run.settings.bench != "demo":
         return lambda problem, before, text: None
     from sgl_specreason.demo.problems import problems
 
@@ -105,7 +109,7 @@ def acceptance(judged: Sequence[Judged], rule: ScoreRule, threshold: float) -> t
 
     def keeps(draft: Judged) -> bool:
         if rule == "p_ge":
-            return bool(sum(draft.said["digits"][math.ceil(threshold) :]) >= 0.5)
+            return bool(sum(draft.said.digits[math.ceil(threshold) :]) >= 0.5)
         value = draft.signal(rule)
         return value is not None and value >= threshold
 
@@ -114,74 +118,6 @@ def acceptance(judged: Sequence[Judged], rule: ScoreRule, threshold: float) -> t
 
     known = [draft for draft in judged if draft.step_right is not None]
     return share(list(judged)), share([d for d in known if d.step_right]), share([d for d in known if not d.step_right])
-
-
-def risk_p_value(losses: Sequence[float], risk: float, *, confidence: float) -> float:
-    """A p-value against "the mean loss is above `risk`", for losses from -1 to 1 in an order that does not depend on them.
-
-    Valid for any number of losses and any distribution: the betting supermartingale of Waudby-Smith and Ramdas (arXiv
-    2010.09686), as Learn then Test (arXiv 2110.01052) uses it. `confidence` only tunes the bets.
-    """
-    bound, count = (risk + 1) / 2, max(len(losses), 1)
-    largest_bet = 0.9 / (1 - bound)
-    wealth = best = 1.0
-    total, squares = 0.5, 0.25
-    for number, loss in enumerate(losses, 1):
-        bet = min(largest_bet, math.sqrt(2 * math.log(1 / (1 - confidence)) / (count * squares / number)))
-        value = (loss + 1) / 2
-        wealth *= 1 + bet * (bound - value)
-        best = max(best, wealth)
-        total += value
-        squares += (value - total / (number + 1)) ** 2
-    return 1 / best
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tested:
-    """A threshold with what it cost against base: the mean loss, 0..1, and the p-value of its being above the risk."""
-
-    threshold: float
-    acceptance: float
-    loss: float
-    p_value: float
-    certified: bool
-
-
-def certify(runs: Sequence[tuple[Run, Run]], *, risk: float, confidence: float) -> list[Tested]:
-    """Thresholds from the highest down, each run beside its base; certified until the first one fails.
-
-    Testing in an order that was fixed before keeps the chance of any false certificate at 1 - `confidence` (fixed sequence
-    testing, arXiv 2110.01052, section 3).
-    """
-    found, still = [], True
-    for run, base in sorted(runs, key=lambda pair: -_threshold(pair[0])):
-        ours, theirs = by_problem(run.outcomes), by_problem(base.outcomes)
-        shared = sorted(ours.keys() & theirs.keys(), key=lambda problem: hashlib.sha256(problem.encode()).digest())
-        losses = [float(np.mean(theirs[problem]) - np.mean(ours[problem])) for problem in shared]
-        p_value = risk_p_value(losses, risk, confidence=confidence)
-        still = still and p_value <= 1 - confidence
-        found.append(
-            Tested(
-                threshold=_threshold(run),
-                acceptance=stats.share(
-                    *(sum(r[key] for r in run.outcomes if "error" not in r) for key in ("accepted", "drafts"))
-                ),
-                loss=stats.mean(losses),
-                p_value=p_value,
-                certified=still,
-            )
-        )
-    return found
-
-
-def problems_needed(risk: float, *, confidence: float) -> int:
-    """How many problems a threshold that never loses needs to be certified."""
-    bound = (risk + 1) / 2
-    return math.ceil(math.log(1 / (1 - confidence)) / math.log(1 + 0.9 / (1 - bound) * (bound - 0.5)))
-
-
-def _threshold(run: Run) -> float:
-    return float(run.config["settings"]["policy"]["threshold"])
 
 
 def calibration(runs: Sequence[Run], *, risk: float, confidence: float) -> str:
@@ -196,18 +132,18 @@ def calibration(runs: Sequence[Run], *, risk: float, confidence: float) -> str:
 
 
 def _about(run: Run, drafts: list[Judged]) -> Iterator[str]:
-    policy = run.config["settings"]["policy"]
+    policy = run.policy
     known = [draft for draft in drafts if draft.step_right is not None]
     yield f"## {run.path.name}"
     yield ""
     words = f", {_percent(_right(known))} % of them right" if known else ""
-    settings = f"judge {policy['judge']}, rule {policy['score_rule']}, threshold {policy['threshold']:g}"
+    settings = f"judge {policy.judge}, rule {policy.score_rule}, threshold {policy.threshold:g}"
     yield f"{run.method}, {settings}: {len(drafts)} judged drafts of {len(run.outcomes)} trajectories{words}."
     yield ""
-    mass = [draft.said["label_mass"] for draft in drafts if "label_mass" in draft.said]
+    mass = [draft.said.label_mass for draft in drafts if draft.said.label_mass is not None]
     if mass:
         yield f"Label mass: mean {np.mean(mass):.3f}, lowest 5 % under {np.percentile(mass, 5):.3f}."
-    digits = [draft for draft in drafts if "digits" in draft.said]
+    digits = [draft for draft in drafts if draft.said.digits]
     if digits:
         yield from _digits(digits)
     yield from _aurocs(drafts, known)
@@ -219,7 +155,7 @@ def _about(run: Run, drafts: list[Judged]) -> Iterator[str]:
 def _digits(drafts: list[Judged]) -> Iterator[str]:
     counts = Counter(int(draft.signal("greedy") or 0) for draft in drafts)
     shares = [counts[digit] / len(drafts) for digit in range(10)]
-    own = np.mean([entropy_bits(draft.said["digits"]) for draft in drafts])
+    own = np.mean([entropy_bits(draft.said.digits) for draft in drafts])
     used, spread = sum(share >= 0.01 for share in shares), f"{entropy_bits(shares):.2f} of {math.log2(10):.2f} bits"
     yield f"Greedy digits: {used} of ten used (1 % or more each), entropy {spread}; one judgement's own is {own:.2f} on average."
     yield ""
@@ -267,16 +203,16 @@ def _recommendations(runs: Sequence[Run], *, risk: float, confidence: float) -> 
     for run in runs:
         base = base_of(run, runs)
         if base is not None and run.method == "specreason" and not differing([run, base]):
-            policy = {key: value for key, value in run.config["settings"]["policy"].items() if key != "threshold"}
+            policy = {key: value for key, value in run.settings.policy.items() if key != "threshold"}
             groups.setdefault(str(sorted(policy.items())), []).append((run, base))
     if not groups:
         yield "Needs runs of specreason and of base on the same problems, best a sweep over the threshold."
     for pairs in groups.values():
-        policy = pairs[0][0].config["settings"]["policy"]
-        rule: ScoreRule = policy["score_rule"]
+        first = pairs[0][0]
+        rule = first.policy.score_rule
         found = certify(pairs, risk=risk, confidence=confidence)
         span = f"{RANGES[rule].low:g} to {RANGES[rule].high:g}"
-        yield f"Judge {policy['judge']}, rule {rule} ({span}), {pairs[0][0].summary['n']} problems:"
+        yield f"Judge {first.policy.judge}, rule {rule} ({span}), {first.summary.n} problems:"
         yield ""
         yield "| threshold | kept % | points below base | p | certified |"
         yield "|--:|--:|--:|--:|---|"

@@ -4,29 +4,38 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sgl_specreason.results.grading import Verdict, grade
-from sgl_specreason.results.records import trajectories, write_trajectories
+from sgl_specreason.errors import RecordError
+from sgl_specreason.plan.catalog import Grader
+from sgl_specreason.results.folder import line_of, replace_lines
+from sgl_specreason.results.grading import grade
+from sgl_specreason.results.lines import Finished
+from sgl_specreason.results.records import whole, with_lines
+from sgl_specreason.results.schema import Config
+from sgl_specreason.typed import Misfit
 
 
-def graded(record: dict[str, Any], gold: str, grader: str) -> dict[str, Any]:
+def graded(answer_text: str, gold: str, grader: Grader) -> dict[str, Any]:
     """What a record says about its answer: right or not, the answer found, the gold one, what compared them."""
-    verdict: Verdict = grade(f"</think>{record['answer_text']}", gold, grader)  # type: ignore[arg-type]
+    verdict = grade(f"</think>{answer_text}", gold, grader)
     return {"correct": verdict.correct, "answer": verdict.answer, "gold": gold, "grader": verdict.grader}
 
 
-def rescored(path: Path, config: dict[str, Any]) -> str:
+def rescored(path: Path, config: Config) -> str:
     """Grades the answers in the run folder `path` again, replaces its records, and says how many verdicts changed."""
     graded_again = changed = 0
 
-    def regraded() -> Iterator[dict[str, Any]]:
+    def regraded() -> Iterator[bytes]:
         nonlocal graded_again, changed
-        for record in trajectories(path):
-            if "error" not in record:
-                new = graded(record, record["gold"], config["grader"])
-                changed += new["correct"] != record["correct"]
+        for line, record in with_lines(path):
+            if isinstance(record, Finished):
+                new = graded(record.answer_text, record.gold, config.grader)
+                changed += new["correct"] != record.correct
                 graded_again += 1
-                record |= new
-            yield record
+                try:
+                    line = line_of(whole(line) | new)
+                except Misfit as error:
+                    raise RecordError(f"{path}: problem {record.problem_id}: {error}") from None
+            yield line
 
-    write_trajectories(path, regraded())
+    replace_lines(path, regraded())
     return f"{path}: {graded_again} answers graded again, {changed} verdicts changed"

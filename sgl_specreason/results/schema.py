@@ -1,204 +1,194 @@
-"""Owns what stands in the JSON files of a run folder, as types that are checked on reading. Knows no files.
+"""Owns what stands in the JSON files of a run folder, as types; those of a trajectory are in `lines.py`. Knows no files.
 
-Only what somebody reads again is here; files hold more.
+Only what somebody reads is here: files hold more, and what is unknown is passed over. What an older version did not write has a
+default, where one can stand for it.
 """
 
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any
 
+from msgspec import Meta, Struct
+
+from sgl_specreason.method.score import ScoreRule
 from sgl_specreason.plan.catalog import Grader
-from sgl_specreason.shapes import Within
+from sgl_specreason.typed import LARGEST_COUNT, Count, Number, Positive
 
-Count = Annotated[int, Within(0)]
-Positive = Annotated[int, Within(1)]
-Seconds = Annotated[float, Within(0)]
-Share = Annotated[float, Within(-0.01, 1.01)]  # rounding may carry one over the edge
-Value = str | bool | int | float | None
-Role = Literal["base", "small"]
+Whole = Annotated[int, Meta(ge=-LARGEST_COUNT, le=LARGEST_COUNT)]
+Value = str | bool | Whole | Number | None
 
 
-class _Policy(TypedDict):
-    budget_tokens: Positive
-    threshold: float
-    score_rule: Literal["greedy", "expected", "p_ge", "p_yes", "min", "mean"]
+class Data(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Something in a file. It holds no circles, so that the collector need not look at 100,000 of them again and again."""
 
 
-Policy = Annotated[dict[str, Value], _Policy]
-
-
-class Models(TypedDict):
-    base: str
+class Models(Data, frozen=True, kw_only=True):
     small: str
+    base: str
 
 
-class Trace(TypedDict):
+class Trace(Data, frozen=True, kw_only=True):
     """What a replay followed, in numbers."""
 
     origin: str
+    sha256: str = ""
+    problems: Count = 0
     steps: Count
-    step_tokens_median: float
+    step_tokens_median: Number
     step_tokens_max: Count
-    thinking_tokens_mean: float
+    thinking_tokens_mean: Number
     thinking_tokens_max: Count
-    prompt_tokens_mean: float
-    answer_tokens_mean: float
+    prompt_tokens_mean: Number
+    answer_tokens_mean: Number
 
 
-class _OfReplay(TypedDict, total=False):
-    trace: Trace
-    dummy_weights: bool
+class Policy(Data, frozen=True, kw_only=True):
+    """What is read by name of a method's settings."""
+
+    budget_tokens: Positive
+    threshold: Number
+    score_rule: ScoreRule
+    judge: str = "score"
+    first_n: Count = 0
 
 
-class Settings(_OfReplay):
+class Settings(Data, frozen=True, kw_only=True):
+    """What a run's numbers depend on. `policy` has every setting of the version that wrote it, `Policy` those that are read."""
+
     bench: str
     method: str
     pair: str
     preset: str
-    policy: Policy
+    policy: dict[str, Value]
     samples: Positive
     concurrency: Positive
+    models: dict[str, str] = {}
+    prompts: dict[str, str] = {}
+    dataset_sha256: str = ""
+    limit: Whole | None = None
+    seed: Whole | None = None
+    replicas: dict[str, Count] | None = None
+    replay: bool = False
+    dummy_weights: bool = False
+    trace: Trace | None = None
 
 
-class _Prompts(TypedDict):
-    judge: str
-
-
-class _Versions(TypedDict):
-    sglang: str
-
-
-class Held(TypedDict, total=False):
+class Held(Data, frozen=True, kw_only=True):
     """What an engine holds in memory."""
 
-    weights_gb: float
-    cache_gb: float
-    cache_tokens: Count
-    resident_gb: float
+    weights_gb: Number | None = None
+    cache_gb: Number | None = None
+    cache_tokens: Count | None = None
+    resident_gb: Number | None = None
 
 
-class Memory(TypedDict, total=False):
-    base: Held
-    small: Held
-    gpu_used_gb: list[float]
+class Memory(Data, frozen=True, kw_only=True):
+    small: Held = Held()
+    base: Held = Held()
+    gpu_used_gb: list[Number] = []
 
 
-class _Measured(TypedDict, total=False):
-    memory: Memory
-    server_info: dict[str, dict[str, Any]]
-    tokens_per_s_by_concurrency: dict[str, float]
+class ServerInfo(Data, frozen=True, kw_only=True):
+    """What is read of an engine's own account of itself."""
+
+    load_format: Any = None
 
 
-class Config(_Measured):
-    """config.json."""
+class Config(Data, frozen=True, kw_only=True):
+    """config.json. `prompts` are the templates' hashes, `versions` those of packages, by name."""
 
     settings: Settings
     expected: Count
     grader: Grader
     gpu: str
     models: Models
-    prompts: Annotated[dict[str, str], _Prompts]
-    versions: Annotated[dict[str, str], _Versions]
+    prompts: dict[str, str]
+    versions: dict[str, str]
     dataset_sha256: str
+    dataset_origin: str | None = None
+    commit: str | None = None
+    replicas: dict[str, Count] | None = None
+    memory: Memory | None = None
+    server_info: dict[str, ServerInfo] = {}
+    tokens_per_s_by_concurrency: dict[str, Number] = {}
 
 
-class Said(TypedDict, total=False):
-    """What base said of a draft, and small's confidence in it."""
+class Conditions(Struct, frozen=True, kw_only=True):
+    """What a number must never be without (design.md)."""
 
-    score: float
-    digits: Annotated[list[Share], Within(10, 10)]
-    p_yes: Share
-    label_mass: Share
-    logprob_mean: float
-    logprob_min: float
-    confidence: Share
-
-
-class _Written(TypedDict):
-    text: str
-    tokens: Count
+    prompts: dict[str, str]
+    models: Models
+    versions: dict[str, str]
+    gpu: str
+    dataset_sha256: str
+    dataset_origin: str | None
+    commit: str | None
+    replicas: dict[str, int] | None
 
 
-class Draft(_Written, Said):
-    """A draft that was thrown away."""
+class Summary(Struct, frozen=True, kw_only=True):
+    """summary.json of one run; what is NaN here is null there."""
+
+    bench: str
+    method: str
+    pair: str
+    preset: str
+    policy: dict[str, Value]
+    samples: int
+    concurrency: int
+    budget_tokens: int
+    n: int
+    trajectories: int
+    accuracy: float
+    accuracy_se: float
+    accuracy_ci95: tuple[float, float]
+    pass_at_k: dict[str, float]
+    maj_at_k: dict[str, float]
+    latency_mean_s: float
+    latency_p50_s: float
+    latency_p95_s: float
+    wall_s: float
+    throughput_problems_per_s: float
+    steps: int
+    drafts: int
+    judged_steps: int
+    unjudged_drafts: int
+    accepted_steps: int
+    acceptance: float
+    offloaded_steps_share: float
+    offloaded_tokens_share: float
+    thinking_tokens_mean: float
+    tokens_base: int
+    tokens_small: int
+    tokens_discarded: int
+    tokens_dropped: int
+    tokens_salvaged: int
+    answer_tokens: int
+    judge_requests: int
+    label_mass_mean: float
+    prompt_tokens: int
+    cached_tokens: int
+    cached_share: float
+    truncated_share: float
+    loops: int
+    no_answer_share: float
+    retries: int
+    accept_length_mean: float
+    grader_timeouts: int
+    failed: int
+    partial: bool
+    conditions: Conditions
 
 
-class _Drafted(TypedDict, total=False):
-    draft: Draft
-    others: list[Draft]
-    salvaged: Count
+class ReplaySummary(Summary, frozen=True, kw_only=True):
+    """summary.json of a replay."""
+
+    replay: bool = True
+    dummy_weights: bool
+    trace: Trace
+    throughput_tokens_per_s: float
+    memory: Memory | None
 
 
-class Step(_Written, Said, _Drafted):
-    """A step of the thought."""
-
-    by: Role
-
-
-class _Spent(TypedDict, total=False):
-    retries: Count
-    dropped: bool
-
-
-class Request(_Spent):
-    """One request's account."""
-
-    engine: Role
-    purpose: str
-    start_s: float
-    seconds: Seconds
-
-
-class _Optional(TypedDict, total=False):
-    stop_reason: str | None
-    tokens_dropped: Count
-    tokens_salvaged: Count
-    texts: str
-
-
-class _Key(TypedDict):
-    problem_id: str
-    sample: Count
-    latency_s: Annotated[float, Within(1e-9)]
-
-
-class Finished(_Key, _Optional):
-    """A line of trajectories.jsonl."""
-
-    correct: bool | None  # null: a replay has no answers
-    answer: str | None
-    answer_text: str
-    gold: str
-    grader: str
-    truncated: bool
-    thinking_tokens: Count
-    tokens_base: Count
-    tokens_small: Count
-    tokens_small_kept: Count
-    tokens_discarded: Count
-    answer_tokens: Count
-    steps_kept: Count
-    steps_by_small: Count
-    drafts: Count
-    accepted: Count
-    judged: Count
-    prompt_tokens: Count
-    cached_tokens: Count
-    steps: list[Step]
-    requests: list[Request]
-
-
-class _Begun(TypedDict, total=False):
-    steps: list[Step]
-    requests: list[Request]
-    answer_text: str
-
-
-class Failed(_Key, _Optional, _Begun):
-    """A line of a trajectory that failed."""
-
-    error: str
-
-
-class Sweep(TypedDict):
+class Sweep(Data, frozen=True, kw_only=True):
     """sweep.json."""
 
     grid: dict[str, Any]

@@ -2,8 +2,11 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from sgl_specreason.results.records import rewrite_summary
+import msgspec
+
+from sgl_specreason.results.folder import rewrite_summary
 from sgl_specreason.results.summary import Run, against_base, knobs, load_runs
 from sgl_specreason.results.table import comparison
 
@@ -12,15 +15,17 @@ def written(folder: Path) -> list[Run]:
     """The runs in `folder` as they stand there, after writing each one's summary, and that of all if there are several."""
     runs = load_runs(folder)
     for run in runs:
-        rewrite_summary(run.path, run.summary, comparison([run]).markdown())
+        rewrite_summary(run.path, msgspec.to_builtins(run.summary), comparison([run]).markdown())
     if [run.path for run in runs] != [folder]:
         first = runs[0].summary
         entries = [
-            run.summary | ({"vs_base": asdict(pairing)} if pairing else {}) | ({"knobs": values} if values else {})
+            msgspec.to_builtins(run.summary)
+            | ({"vs_base": asdict(pairing)} if pairing else {})
+            | ({"knobs": values} if values else {})
             for run, pairing, values in zip(runs, against_base(runs), knobs(runs), strict=True)
         ]
-        partial = any(run.summary["partial"] for run in runs)
-        content = {"bench": first["bench"], "pair": first["pair"], "partial": partial}
+        partial = any(run.summary.partial for run in runs)
+        content: dict[str, Any] = {"bench": first.bench, "pair": first.pair, "partial": partial}
         if runs[0].varied:
             content["runs"] = entries
         else:

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sgl_specreason.engines import footprint
+from sgl_specreason.results.schema import Memory, ReplaySummary, Summary
 from sgl_specreason.results.summary import AgainstBase, Run, against_base, differing, knobs
 
-Record = dict[str, Any]
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("method", "method"),
     ("n", "n"),
@@ -38,6 +37,7 @@ OF_REPLAYS: tuple[tuple[str, str], ...] = (
     ("failed", "failed"),
 )
 
+UNKNOWN = "unknown"
 OF_ACCURACY = (
     "Accuracy: mean over problems ± clustered standard error. "
     "Tokens are per trajectory; small's include the discarded ones."
@@ -86,13 +86,13 @@ def comparison(runs: Sequence[Run]) -> Table:
 
 
 def tabulated(
-    summaries: Sequence[Record], beside: Sequence[AgainstBase | None] = (), settings: Sequence[dict[str, Any]] = ()
+    summaries: Sequence[Summary], beside: Sequence[AgainstBase | None] = (), settings: Sequence[dict[str, Any]] = ()
 ) -> Table:
     """One row per run, with the conditions under it.
 
     `beside` holds each run's paired comparison with base, if it has one, `settings` what tells it from others of its method.
     """
-    replays = [summary for summary in summaries if summary.get("replay")]
+    replays = [summary for summary in summaries if isinstance(summary, ReplaySummary)]
     columns = OF_REPLAYS if replays else COLUMNS
     rows = [[title for _, title in columns]]
     rows += [[_cell(summary, key) for key, _ in columns] for summary in summaries]
@@ -119,33 +119,30 @@ def _insert(rows: list[list[str]], after: str, cells: Sequence[str]) -> None:
         row.insert(at, cell)
 
 
-def _title(replay: Record) -> str:
-    weights = ", with random weights" if replay["dummy_weights"] else ""
-    return f"Replay of {replay['trace']['origin']}{weights}: no answers, no accuracy"
+def _title(replay: ReplaySummary) -> str:
+    weights = ", with random weights" if replay.dummy_weights else ""
+    return f"Replay of {replay.trace.origin}{weights}: no answers, no accuracy"
 
 
-def _cell(summary: dict[str, Any], key: str) -> str:
-    per_problem = max(summary["trajectories"], 1)
+def _cell(summary: Summary, key: str) -> str:
+    each = max(summary.trajectories, 1)
     match key:
         case "accuracy":
-            return f"{_percent(summary['accuracy'])} ± {_percent(summary['accuracy_se'])}"
+            return f"{_percent(summary.accuracy)} ± {_percent(summary.accuracy_se)}"
         case "thinking_base":
-            return f"{summary['tokens_base'] / per_problem:.1f}"
+            return f"{summary.tokens_base / each:.1f}"
         case "thinking_small":
-            return f"{summary['tokens_small'] / per_problem:.1f}"
+            return f"{summary.tokens_small / each:.1f}"
         case "tokens_discarded":
-            return f"{summary['tokens_discarded'] / per_problem:.1f}"
+            return f"{summary.tokens_discarded / each:.1f}"
         case "acceptance_share":
-            return _percent(summary["acceptance"]) if summary["drafts"] else "-"
+            return _percent(summary.acceptance) if summary.drafts else "-"
         case "throughput_tokens_per_s":
-            return f"{summary.get(key, math.nan):.1f}"
-        case "latency_mean_s" | "latency_p95_s":
-            return f"{summary[key]:.2f}"
+            return f"{getattr(summary, key, math.nan):.1f}"
         case "method":
-            return f"{summary['method']}{' (partial)' if summary['partial'] else ''}"
-    if key.endswith("_share"):
-        return _percent(summary[key])
-    return str(summary[key])
+            return f"{summary.method}{' (partial)' if summary.partial else ''}"
+    value = getattr(summary, key)
+    return _percent(value) if key.endswith("_share") else f"{value:.2f}" if key.endswith("_s") else str(value)
 
 
 def _interval(value: float, ci95: tuple[float, float], scale: float) -> str:
@@ -161,64 +158,79 @@ def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.1f}"
 
 
-def _conditions(summaries: Sequence[dict[str, Any]]) -> list[str]:
+def _conditions(summaries: Sequence[Summary]) -> list[str]:
     first = summaries[0]
-    conditions = first["conditions"]
+    told = first.conditions
     lines = [
-        f"{first['bench']}, pair {first['pair']}, preset {first['preset']}: {first['n']} problems x {first['samples']} samples, "
-        f"concurrency {first['concurrency']}, budget {first['budget_tokens']} thinking tokens.",
-        f"Models: base {conditions['models']['base']}, small {conditions['models']['small']}. GPU: {conditions['gpu']}. "
-        f"sglang {conditions['versions']['sglang']}."
-        + "".join(f" {count} replicas of {role}." for role, count in (conditions.get("replicas") or {}).items()),
-        f"Rows sha256 {conditions['dataset_sha256'][:12]}, judge prompt sha256 {conditions['prompts']['judge'][:12]}.",
+        f"{first.bench}, pair {first.pair}, preset {first.preset}: {first.n} problems x {first.samples} samples, "
+        f"concurrency {first.concurrency}, budget {first.budget_tokens} thinking tokens.",
+        f"Models: base {told.models.base}, small {told.models.small}. GPU: {told.gpu}. "
+        f"sglang {told.versions.get('sglang', UNKNOWN)}."
+        + "".join(f" {count} replicas of {role}." for role, count in (told.replicas or {}).items()),
+        f"Rows sha256 {told.dataset_sha256[:12]}, judge prompt sha256 {told.prompts.get('judge', UNKNOWN)[:12]}.",
     ]
-    lines += _of_replay(first) if first.get("replay") else [OF_ACCURACY]
+    lines += _of_replay(first) if isinstance(first, ReplaySummary) else [OF_ACCURACY]
     lines += [
-        f"{summary['method']}: {summary['loops']} of {summary['trajectories']} thoughts were ended for going round in circles."
+        f"{summary.method}: {summary.loops} of {summary.trajectories} thoughts were ended for going round in circles."
         for summary in summaries
-        if summary["loops"]
+        if summary.loops
     ]
     lines += [
-        f"{summary['method']}: base's decode steps gave {summary['accept_length_mean']:.2f} tokens each "
+        f"{summary.method}: base's decode steps gave {summary.accept_length_mean:.2f} tokens each "
         "(token-level speculation)."
         for summary in summaries
-        if summary["accept_length_mean"]
+        if summary.accept_length_mean
     ]
     lines += [
-        f"{summary['method']}: requests were tried again {summary['retries']} times; its seconds hold these waits."
+        f"{summary.method}: requests were tried again {summary.retries} times; its seconds hold these waits."
         for summary in summaries
-        if summary["retries"]
+        if summary.retries
     ]
-    for summary in summaries:
-        mass = summary["label_mass_mean"]
-        if summary["judged_steps"] and mass < 0.5:
-            binary = summary["policy"].get("judge") == "binary"
-            asked, template = ("yes or no", "judge_binary") if binary else ("digits", "judge")
-            lines.append(
-                f"Warning: {summary['method']}: the judge put only {100 * mass:.0f} % of its probability on {asked}; "
-                f"its template (prompts/{template}.txt, {template}_answer.txt) is not understood."
-            )
-    return lines
+    return lines + [_warning(s) for s in summaries if s.judged_steps and s.label_mass_mean < 0.5]
 
 
-def _of_replay(summary: Record) -> list[str]:
-    trace, memory = summary["trace"], footprint.words(summary["memory"] or {})
+def _warning(summary: Summary) -> str:
+    binary = summary.policy.get("judge") == "binary"
+    asked, template = ("yes or no", "judge_binary") if binary else ("digits", "judge")
+    return (
+        f"Warning: {summary.method}: the judge put only {100 * summary.label_mass_mean:.0f} % of its probability on {asked}; "
+        f"its template (prompts/{template}.txt, {template}_answer.txt) is not understood."
+    )
+
+
+def _of_replay(summary: ReplaySummary) -> list[str]:
+    trace, memory = summary.trace, _held(summary.memory or Memory())
     lines = [
-        f"Trace: {trace['steps']} steps of {trace['step_tokens_median']:g} tokens (median; {trace['step_tokens_max']} at most), "
-        f"thoughts of {trace['thinking_tokens_mean']:.0f} (mean; {trace['thinking_tokens_max']} at most), prompts of "
-        f"{trace['prompt_tokens_mean']:.0f}, answers of {trace['answer_tokens_mean']:.0f}.",
+        f"Trace: {trace.steps} steps of {trace.step_tokens_median:g} tokens (median; {trace.step_tokens_max} at most), "
+        f"thoughts of {trace.thinking_tokens_mean:.0f} (mean; {trace.thinking_tokens_max} at most), prompts of "
+        f"{trace.prompt_tokens_mean:.0f}, answers of {trace.answer_tokens_mean:.0f}.",
         "Lengths and verdicts are the trace's; base and small alone write a thought of the same steps. Tokens are per "
         "trajectory, small's include the discarded ones; tokens/s counts kept thinking and answer tokens.",
     ]
     return [*lines, f"Memory: {memory}."] if memory else lines
 
 
-def _samples(names: Sequence[str], summaries: Sequence[Record]) -> list[str]:
+def _held(memory: Memory) -> str:
+    """What the engines held in memory; "" where nothing is known."""
+    parts = []
+    for role, own in (("base", memory.base), ("small", memory.small)):
+        said = [f"{own.weights_gb:.2f} GB weights"] if own.weights_gb is not None else []
+        said += [f"{own.cache_gb:.2f} GB cache"] if own.cache_gb is not None else []
+        said += [f"room for {own.cache_tokens} tokens"] if own.cache_tokens is not None else []
+        said += [f"{own.resident_gb:.2f} GB resident"] if own.resident_gb is not None else []
+        if said:
+            parts.append(f"{role} {', '.join(said)}")
+    if memory.gpu_used_gb:
+        parts.append(f"in use on the GPUs {', '.join(f'{used:.1f} GB' for used in memory.gpu_used_gb)}")
+    return "; ".join(parts)
+
+
+def _samples(names: Sequence[str], summaries: Sequence[Summary]) -> list[str]:
     """pass@k and maj@k, where there are several samples a problem."""
     lines = []
     for name, summary in zip(names, summaries, strict=True):
-        words = [f"pass@{k} {_percent(value)} %" for k, value in summary["pass_at_k"].items()]
-        words += [f"maj@{k} {_percent(value)} %" for k, value in summary["maj_at_k"].items()]
+        words = [f"pass@{k} {_percent(value)} %" for k, value in summary.pass_at_k.items()]
+        words += [f"maj@{k} {_percent(value)} %" for k, value in summary.maj_at_k.items()]
         if words:
             lines.append(f"{name}: {', '.join(words)}.")
     return lines

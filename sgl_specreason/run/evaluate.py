@@ -15,7 +15,9 @@ from sgl_specreason.engines import servers
 from sgl_specreason.errors import EngineGone, Interrupted, WriteError
 from sgl_specreason.plan import limits
 from sgl_specreason.plan.plan import Plan, Variant
-from sgl_specreason.results import records
+from sgl_specreason.results.folder import held
+from sgl_specreason.results.lines import Finished
+from sgl_specreason.results.records import trajectories
 from sgl_specreason.run import serving
 from sgl_specreason.run.folders import folders_of, settled
 from sgl_specreason.run.interruption import Interruption
@@ -55,7 +57,7 @@ def run(
         say(plan.why)
     stages = _unfinished(plan, folders)
     starts = Starts(plan=plan, access=access, logs=top / "logs", say=say)
-    with records.held(top), _saying_how_to_go_on(top, interruption), ExitStack() as whole:
+    with held(top), _saying_how_to_go_on(top, interruption), ExitStack() as whole:
         importing = _importing()
         engines = attached or (whole.enter_context(starts.for_the_run()) if stages else {})
         for speculating, variants in stages.items():
@@ -100,7 +102,7 @@ def _unfinished(plan: Plan, folders: dict[Variant, Path]) -> Stages:
     """The plan's stages without those of which nothing is missing in a run that was begun before."""
 
     def is_finished(variant: Variant) -> bool:
-        return sum("error" not in record for record in records.trajectories(folders[variant])) == plan.expected
+        return sum(isinstance(record, Finished) for record in trajectories(folders[variant])) == plan.expected
 
     return {key: variants for key, variants in plan.stages.items() if not all(map(is_finished, variants))}
 

@@ -3,35 +3,33 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 from sgl_specreason.method.policy import METHODS
 from sgl_specreason.plan.plan import Variant
-
-Record = dict[str, Any]
+from sgl_specreason.results.lines import Outcome
 
 
 class Progress:
     """What the bar says while a run goes on: running counts of each variant's trajectories."""
 
-    def __init__(self, done: dict[Variant, Iterator[Record]]) -> None:
+    def __init__(self, done: dict[Variant, Iterator[Outcome]]) -> None:
         self.begin, self.tokens, self.failed = time.monotonic(), 0, 0
         self.counts: dict[Variant, Counter[str]] = {variant: Counter() for variant in done}
         for variant, found in done.items():
-            for record in found:
-                self._count(variant, record)
+            for outcome in found:
+                self._count(variant, outcome)
 
-    def add(self, variant: Variant, record: Record) -> None:
-        self.tokens += record["thinking_tokens"] + record["answer_tokens"]
-        self.failed += "error" in record
-        self._count(variant, record)
+    def add(self, variant: Variant, outcome: Outcome) -> None:
+        self.tokens += outcome.thinking_tokens + outcome.answer_tokens
+        self.failed += outcome.error is not None
+        self._count(variant, outcome)
 
-    def _count(self, variant: Variant, record: Record) -> None:
-        if "error" not in record:
+    def _count(self, variant: Variant, outcome: Outcome) -> None:
+        if outcome.error is None:
             count = self.counts[variant]
-            count.update(accepted=record["accepted"], drafts=record["drafts"])
-            if record["correct"] is not None:
-                count.update(graded=1, right=record["correct"])
+            count.update(accepted=outcome.accepted, drafts=outcome.drafts)
+            if outcome.correct is not None:
+                count.update(graded=1, right=outcome.correct)
 
     def words(self) -> str:
         """Accuracy so far by method, acceptance, tokens a second; of many variants only the last two."""

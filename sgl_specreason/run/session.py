@@ -23,7 +23,9 @@ from sgl_specreason.method.trajectory import Trajectory
 from sgl_specreason.plan import limits
 from sgl_specreason.plan.benches import Row
 from sgl_specreason.plan.plan import MOST, Plan, Variant
-from sgl_specreason.results import records
+from sgl_specreason.results.folder import RunFolder, without_texts
+from sgl_specreason.results.lines import Outcome
+from sgl_specreason.results.records import CONFIG, outcomes
 from sgl_specreason.results.rescore import graded
 from sgl_specreason.results.summaries import written
 from sgl_specreason.run.interruption import Interruption
@@ -32,6 +34,7 @@ from sgl_specreason.run.progress import Progress
 from sgl_specreason.run.runner import run_all
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.steps import Author
+from sgl_specreason.typed import typed
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -67,7 +70,7 @@ class Session:
 
     def graded(self, record: Record, gold: str) -> Record:
         """What a finished record says about its answer."""
-        return graded(record, gold, self.plan.bench.grader)
+        return graded(record["answer_text"], gold, self.plan.bench.grader)
 
     def with_measured_concurrency(self) -> "Session":
         """This session at the knee of its throughput: short trajectories of the method, at ever more side by side."""
@@ -118,35 +121,33 @@ class Session:
         if begun < total:
             self._warm_up()
         gold = {row.id: row.answer for row in self.plan.problems}
-        progress = Progress({variant: records.trajectories(folders[variant]) for variant in runs})
+        progress = Progress({variant: outcomes(folders[variant]) for variant in runs})
         with interruption.heeded(), closing(_bar(total, begun)) as bar, _summarised(top):
             for variant, record in self._finished(runs, interruption.halt):
                 if "error" not in record:
                     record |= self.graded(record, gold[record["problem_id"]])
                 if self.plan.bench.private:
-                    record = records.without_texts(record)
+                    record = without_texts(record)
                 runs[variant].append(record)
-                progress.add(variant, record)
+                progress.add(variant, typed(record, Outcome))
                 bar.set_postfix_str(progress.words(), refresh=False)
                 bar.update()
         if interruption.halt.is_set():
             raise KeyboardInterrupt
 
-    def _begun(self, folders: dict[Variant, Path], *, resume: bool) -> dict[Variant, records.RunFolder]:
+    def _begun(self, folders: dict[Variant, Path], *, resume: bool) -> dict[Variant, RunFolder]:
         """The open folders of this session's variants; those of others are begun."""
         runs = {}
         for variant, folder in folders.items():
             if variant in self.variants:
-                runs[variant] = records.RunFolder.open(folder, self._config(variant), resume=resume)
+                runs[variant] = RunFolder.open(folder, self._config(variant), resume=resume)
                 if runs[variant].torn:
                     self.say(f"{folder}: the last line was torn and is dropped; its trajectory runs again")
-            elif not (folder / records.CONFIG).exists():
-                records.RunFolder.open(folder, self._config(variant) | {"server_info": {}}, resume=False)
+            elif not (folder / CONFIG).exists():
+                RunFolder.open(folder, self._config(variant) | {"server_info": {}}, resume=False)
         return runs
 
-    def _finished(
-        self, runs: dict[Variant, records.RunFolder], halt: threading.Event
-    ) -> Iterator[tuple[Variant, Record]]:
+    def _finished(self, runs: dict[Variant, RunFolder], halt: threading.Event) -> Iterator[tuple[Variant, Record]]:
         """Every missing trajectory's record as it ends, until there is a halt."""
         for group in self.rounds():
             if not halt.is_set():
@@ -162,7 +163,7 @@ class Session:
         """
         return [self.variants] if self.plan.concurrency == 1 else [(variant,) for variant in self.variants]
 
-    def _missing(self, group: Sequence[Variant], runs: dict[Variant, records.RunFolder]) -> Iterator[Task]:
+    def _missing(self, group: Sequence[Variant], runs: dict[Variant, RunFolder]) -> Iterator[Task]:
         """What the folders of these variants do not hold yet, problem by problem."""
         for row in self.plan.problems:
             for sample in range(self.plan.samples):

@@ -30,7 +30,7 @@ from conftest import ROOT
 from test_report import record, run_folder, settings
 
 from sgl_specreason.plan import catalog
-from sgl_specreason.results.records import write_json
+from sgl_specreason.results.folder import write_json
 from sgl_specreason.results.summary import load_runs
 
 NOT_OURS = {"tests", "runs", "build", "dist"}
@@ -234,7 +234,7 @@ def test_the_published_points_of_the_example_are_drawn(checkout: Path, monkeypat
 def test_every_key_of_a_summary_is_explained(checkout: Path) -> None:
     (run,) = load_runs(checkout / "RUN" / "specreason-7.0")
     explained = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "runs.md").read_text()))
-    assert run.summary.keys() - explained == set()
+    assert set(run.summary.__struct_fields__) - explained == set()
 
 
 README = (ROOT / "README.md").read_text()

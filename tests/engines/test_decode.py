@@ -152,6 +152,27 @@ def test_all_four_in_one_comparison_are_two_starts_of_base(served: list[EngineSp
     assert lengths == {"draft": None, "judge": None, "answer": 2.5}
 
 
+COUNTS = (
+    "thinking_tokens tokens_base tokens_small tokens_small_kept tokens_discarded tokens_dropped answer_tokens steps_kept "
+    "steps_by_small tokens_salvaged drafts accepted judged prompt_tokens cached_tokens"
+)
+
+
+def test_the_keys_of_a_record_are_these(served: list[EngineSpec], tmp_path: Path) -> None:
+    """Old folders and new ones are read together: what is not there for a trajectory is left out, not null."""
+    assert run("--pair", "demo", "--method", "specreason", "--out", str(tmp_path)).exit_code == 0
+    (file,) = tmp_path.glob("*/trajectories.jsonl")
+    record = json.loads(file.read_text().splitlines()[0])
+    assert list(record) == [
+        *("problem_id", "sample", "sampling_seed", "stop_reason", "truncated", "answer_text", *COUNTS.split()),
+        *("steps", "requests", "method", "start_s", "latency_s", "correct", "answer", "gold", "grader"),
+    ]
+    account = ["kind", "prompt_tokens", "cached_tokens", "completion_tokens", "start_s", "seconds", "engine_seconds"]
+    assert {tuple(request) for request in record["requests"]} == {("purpose", "engine", *account)}
+    said = ["accepted", "score", "digits", "label_mass"]
+    assert {tuple(step) for step in record["steps"]} == {("by", "text", "tokens", "ending", *said)}
+
+
 def test_what_is_not_begun_yet_is_missing_from_the_comparison(
     served: list[EngineSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

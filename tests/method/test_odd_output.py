@@ -22,10 +22,12 @@ from sgl_specreason.method.score import JUDGES, RANGES
 from sgl_specreason.method.trajectory import Trajectory
 from sgl_specreason.plan.options import Options
 from sgl_specreason.plan.resolve import resolve
+from sgl_specreason.results.folder import RunFolder
+from sgl_specreason.results.lines import Finished
 from sgl_specreason.results.page.trajectories import packed, told
-from sgl_specreason.results.records import RunFolder, trajectories
+from sgl_specreason.results.records import with_lines
 from sgl_specreason.results.summaries import written
-from sgl_specreason.results.summary import Run, load_runs
+from sgl_specreason.results.summary import load_runs
 from sgl_specreason.results.table import comparison
 from sgl_specreason.results.transcript import transcript
 from sgl_specreason.text.chat import ChatFormat
@@ -233,20 +235,23 @@ def check_readable(path: Path, records: list[dict[str, Any]]) -> None:
     folder = RunFolder.open(path, config, resume=False)
     for record in records:
         folder.append(record)
-    read = list(trajectories(path))
-    assert read == [json.loads(json.dumps(record, allow_nan=False)) for record in records]
-    run = Run(path=path, config=config, outcomes=[])
+    lines, read = zip(*with_lines(path), strict=True)
+    assert [json.loads(line) for line in lines] == [
+        json.loads(json.dumps(record, allow_nan=False)) for record in records
+    ]
+    (run,) = load_runs(path)
     for record in read:
         run.__dict__["records"] = [record]
-        transcript([run], record["problem_id"]).encode()
+        transcript([run], record.problem_id).encode()
         json.dumps(told(record), allow_nan=False)
     packed([told(record) for record in read[:50]], 10**6)
     again = RunFolder.open(path, config, resume=True)
-    assert again.done == {(record["problem_id"], 0) for record in read if "error" not in record}
+    done = [record for record in read if isinstance(record, Finished)]
+    assert again.done == {(record.problem_id, 0) for record in done}
     assert again.torn is False
     (written_run,) = written(path)
-    loops = sum(record["stop_reason"] == "loop" for record in read if "error" not in record)
-    assert written_run.summary["loops"] == loops
+    loops = sum(record.stop_reason == "loop" for record in done)
+    assert written_run.summary.loops == loops
     assert (f"{loops} of {len(again.done)} thoughts" in comparison([written_run]).text()) == (loops > 0)
 
 
@@ -271,7 +276,9 @@ def test_lines_of_a_hundred_thousand_characters(
     folder = RunFolder.open(tmp_path, {"settings": {}}, resume=False)
     for record in records:
         folder.append(record)
-    assert list(trajectories(tmp_path)) == [json.loads(json.dumps(record)) for record in records]
+    assert [json.loads(line) for line, _ in with_lines(tmp_path)] == [
+        json.loads(json.dumps(record)) for record in records
+    ]
 
 
 def test_a_tag_cut_by_the_step_limit_ends_the_thought(scripts: Scripts, engines: list[dict[Author, Endpoint]]) -> None:

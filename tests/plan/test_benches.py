@@ -16,7 +16,7 @@ from fake_hub import FakeHub
 from sgl_specreason.errors import UsageError
 from sgl_specreason.plan.benches import load_rows, shuffled
 from sgl_specreason.plan.catalog import load_bench, names
-from sgl_specreason.results.records import without_texts
+from sgl_specreason.results.folder import without_texts
 
 
 def test_the_demo_has_200_problems() -> None:

@@ -13,7 +13,9 @@ from matplotlib.text import Text
 from test_report import record, run_folder, settings
 
 from sgl_specreason.errors import UsageError
-from sgl_specreason.results.records import write_json
+from sgl_specreason.results.folder import write_json
+from sgl_specreason.results.lines import Finished
+from sgl_specreason.typed import typed
 
 PLOTS = Path(__file__).parents[2] / "plots"
 sys.path.insert(0, str(PLOTS))
@@ -170,7 +172,7 @@ def test_what_ran_side_by_side_takes_its_time_once() -> None:
         request("draft", 2.5, 1.0),
         request("regenerate", 1.0, 4.0),
     ]
-    seconds = _seconds([{"requests": ran, "latency_s": 6.0}])
+    seconds = _seconds([typed(record(1, correct=True, requests=ran, latency_s=6.0), Finished)])
     assert seconds["draft"] == pytest.approx(1.5)
     assert seconds["judge"] == pytest.approx(2.0)
     assert seconds["regenerate"] == pytest.approx(1.0)

@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 
 from sgl_specreason.replays.trace import TracedProblem, synthetic
+from sgl_specreason.results.lines import Request
 from sgl_specreason.results.summary import Run, load_runs
 
 COMMAND = ("--synthetic", "--acceptance", "0.6", "--pair", "demo", "--limit", "8")
@@ -38,18 +39,18 @@ def test_the_table_says_that_it_is_a_replay_and_has_no_accuracy(replay: tuple[st
 
 def test_every_length_and_verdict_recorded_is_the_traces(replay: tuple[str, dict[str, Run]]) -> None:
     for method, run in replay[1].items():
-        records = {record["problem_id"]: record for record in run.records}
+        records = {record.problem_id: record for record in run.records}
         assert list(records) == [problem.id for problem in TRACE.problems]
         for problem in TRACE.problems:
             record = records[problem.id]
             kept = sum(step.regenerated for step in problem.steps)
-            assert (record["thinking_tokens"], record["answer_tokens"]) == (kept, problem.answer)
+            assert (record.thinking_tokens, record.answer_tokens) == (kept, problem.answer)
             if method == "specreason":
-                assert [step["accepted"] for step in record["steps"]] == [step.accepted for step in problem.steps]
-                assert [step["tokens"] for step in record["steps"]] == [step.regenerated for step in problem.steps]
+                assert [step.accepted for step in record.steps] == [step.accepted for step in problem.steps]
+                assert [step.tokens for step in record.steps] == [step.regenerated for step in problem.steps]
     summary = replay[1]["specreason"].summary
-    assert (summary["accepted_steps"], summary["drafts"]) == (sum(map(bool, TRACE.verdicts)), len(TRACE.verdicts))
-    assert summary["judge_requests"] == summary["drafts"]
+    assert (summary.accepted_steps, summary.drafts) == (sum(map(bool, TRACE.verdicts)), len(TRACE.verdicts))
+    assert summary.judge_requests == summary.drafts
     assert json.loads((replay[1]["specreason"].path / "summary.json").read_text())["accuracy"] is None
 
 
@@ -57,14 +58,14 @@ def test_engines_compute_nothing_again_that_they_have_seen(replay: tuple[str, di
     run = replay[1]["specreason"]
     seen = cached = 0
     for record in run.records:
-        problem = next(problem for problem in TRACE.problems if problem.id == record["problem_id"])
-        had, found = reuse(problem, [r for r in record["requests"] if r["engine"] == "base"])
+        problem = next(problem for problem in TRACE.problems if problem.id == record.problem_id)
+        had, found = reuse(problem, [request for request in record.requests if request.engine == "base"])
         seen, cached = seen + had, cached + found
     assert seen > 1000
     assert cached / seen >= 0.99
 
 
-def reuse(problem: TracedProblem, requests: list[dict[str, int]]) -> tuple[int, int]:
+def reuse(problem: TracedProblem, requests: list[Request]) -> tuple[int, int]:
     """Of what base was sent, the tokens that it had computed before, and those of them that it found in its cache.
 
     A judge's request brings a step and a judge's turn; all before these was there, but for the last token that base wrote.
@@ -77,21 +78,21 @@ def reuse(problem: TracedProblem, requests: list[dict[str, int]]) -> tuple[int, 
     steps = iter(problem.steps)
     step = problem.steps[0]
     for number, request in enumerate(requests):
-        if request["purpose"] == "judge":
+        if request.purpose == "judge":
             step = next(steps)
             if number:
                 seen += context - own
-                cached += min(request["cached_tokens"], context - own)
-            assert request["prompt_tokens"] > context + step.draft
+                cached += min(request.cached_tokens, context - own)
+            assert request.prompt_tokens > context + step.draft
             if step.accepted:
                 context, own = context + step.draft, 0
-        elif request["purpose"] == "regenerate":
-            assert request["prompt_tokens"] == context
+        elif request.purpose == "regenerate":
+            assert request.prompt_tokens == context
             seen += context - 1
-            cached += min(request["cached_tokens"], context - 1)
+            cached += min(request.cached_tokens, context - 1)
             context, own = context + step.regenerated, 1
         else:
-            assert (request["purpose"], request["prompt_tokens"]) == ("answer", context)
+            assert (request.purpose, request.prompt_tokens) == ("answer", context)
             seen += context - 1
-            cached += min(request["cached_tokens"], context - 1)
+            cached += min(request.cached_tokens, context - 1)
     return seen, cached

@@ -28,6 +28,7 @@ from sgl_specreason.replays.endpoint import ReplayEndpoint
 from sgl_specreason.replays.session import ReplayPlan, ReplaySession
 from sgl_specreason.replays.trace import TracedProblem
 from sgl_specreason.replays.trajectory import Replayed
+from sgl_specreason.results.schema import ReplaySummary
 from sgl_specreason.results.summary import load_runs
 from sgl_specreason.text import chat
 from sgl_specreason.text.chat import ChatFormat
@@ -304,13 +305,13 @@ def test_the_table_is_marked_as_a_replay_and_has_a_row_for_each_point(
     (top,) = tmp_path.iterdir()
     runs = load_runs(top)
     for run in runs:
-        assert run.summary["replay"] is True
+        assert isinstance(run.summary, ReplaySummary)
         assert json.loads((run.path / "summary.json").read_text())["accuracy"] is None
-        assert run.summary["n"] == 3
-        assert {record["correct"] for record in run.records} == {None}
-    drafts = runs[2].summary["drafts"]
-    assert [run.summary["accepted_steps"] for run in runs[2:]] == [round(0.25 * drafts), round(0.75 * drafts)]
-    assert runs[2].summary["throughput_tokens_per_s"] > 0
+        assert run.summary.n == 3
+        assert {outcome.correct for outcome in run.outcomes} == {None}
+    drafts = runs[2].summary.drafts
+    assert [run.summary.accepted_steps for run in runs[2:]] == [round(0.25 * drafts), round(0.75 * drafts)]
+    assert json.loads((runs[2].path / "summary.json").read_text())["throughput_tokens_per_s"] > 0
 
 
 def test_a_replay_can_be_resumed_and_replayed_and_shown(attached: Callable[..., Result], tmp_path: Path) -> None:
@@ -321,14 +322,14 @@ def test_a_replay_can_be_resumed_and_replayed_and_shown(attached: Callable[..., 
     (top / "trajectories.jsonl").write_text("".join(whole[:1]))
     assert attached(*words, "--out", tmp_path / "a", "--resume", top).exit_code == 0
     (run,) = load_runs(top)
-    assert (run.summary["n"], run.summary["partial"]) == (3, False)
+    assert (run.summary.n, run.summary.partial) == (3, False)
     other = attached(*words, "--out", tmp_path / "a", "--resume", top, "--seed", "1")
     assert (other.exit_code, "begun with other settings" in other.stderr) == (2, True)
     again = attached(top, "--out", tmp_path / "b")
     assert again.exit_code == 0, again.stderr
     (copy,) = [run for run in load_runs(next((tmp_path / "b").iterdir())) if run.method == "specreason"]
     tokens = [
-        sorted((r["problem_id"], r["thinking_tokens"], r["accepted"], r["answer_tokens"]) for r in each.records)
+        sorted((o.problem_id, o.thinking_tokens, o.accepted, o.answer_tokens) for o in each.outcomes)
         for each in (run, copy)
     ]
     assert tokens[0] == tokens[1]

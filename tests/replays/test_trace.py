@@ -145,7 +145,7 @@ def test_a_folder_without_steps_is_refused(
 
 def test_a_prompt_of_no_tokens_in_a_damaged_record_is_refused(tmp_path: Path) -> None:
     broken = json.loads(json.dumps(drafted()).replace("40", '"forty"'))
-    with pytest.raises(RecordError, match="how long the prompt was"):
+    with pytest.raises(RecordError, match=r"jsonl:1: .*prompt_tokens = 'forty': wants a whole number"):
         from_run(run_folder(tmp_path / "run", [broken]))
 
 

@@ -16,13 +16,13 @@ from sgl_specreason.results.calibrate import (
     acceptance,
     auroc,
     calibration,
-    certify,
     entropy_bits,
     judged_drafts,
-    problems_needed,
-    risk_p_value,
 )
-from sgl_specreason.results.summary import Run, load_runs, outcome
+from sgl_specreason.results.certify import certify, problems_needed, risk_p_value
+from sgl_specreason.results.lines import Outcome, Said
+from sgl_specreason.results.summary import Run, load_runs
+from sgl_specreason.typed import typed
 
 VALUES = st.lists(st.integers(0, 5).map(float), min_size=1, max_size=20)
 
@@ -76,7 +76,7 @@ def run_at(path: Path, method: str, threshold: float) -> Run:
 
 def with_answers(run: Run, right: list[bool]) -> Run:
     records = [record(at, correct=correct) for at, correct in enumerate(right)]
-    return Run(path=run.path, config=run.config, outcomes=[outcome(record) for record in records])
+    return Run(path=run.path, config=run.config, outcomes=[typed(record, Outcome) for record in records])
 
 
 def test_a_false_certificate_is_as_rare_as_stated_over_a_whole_sweep(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_false_certificate_is_as_rare_as_stated_over_a_whole_sweep(tmp_path: P
     for _ in range(200):
         pairs = []
         for run in template:
-            keeps = 1.0 if run.config["settings"]["policy"]["threshold"] > 7 else 1 - risk
+            keeps = 1.0 if run.policy.threshold > 7 else 1 - risk
             pairs.append((with_answers(run, [bool(x) for x in rng.random(300) < keeps]), base))
         found = certify(pairs, risk=risk, confidence=0.95)
         errors += any(row.certified and row.threshold <= 7 for row in found)
@@ -120,7 +120,7 @@ def digits_of(best: int) -> list[float]:
 
 def test_acceptance_of_right_and_wrong_steps() -> None:
     drafts = [
-        Judged(said={"digits": digits_of(digit)}, step_right=digit >= 5, ended_right=True)
+        Judged(said=Said(digits=digits_of(digit)), step_right=digit >= 5, ended_right=True)
         for digit in (9, 8, 7, 3, 6, 1)
     ]
     every, right, wrong = acceptance(drafts, "greedy", 7)

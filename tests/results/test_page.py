@@ -25,6 +25,7 @@ from test_report import invoke, record, run_folder, settings
 
 from sgl_specreason.results.page.build import page
 from sgl_specreason.results.page.trajectories import packed, told
+from sgl_specreason.results.records import record_of
 from sgl_specreason.results.summary import load_runs
 
 Record = dict[str, Any]
@@ -162,11 +163,12 @@ def test_500_long_trajectories_fit_in_5_mb_and_the_page_says_what_is_left_out(tm
 @given(st.lists(st.integers(0, 3000), max_size=8), st.integers(0, 20_000))
 def test_texts_are_cut_only_where_they_must_be_and_then_fit(sizes: list[int], spare: int) -> None:
     rng = random.Random(1)
-    records = [told({"steps": [{"by": "base", "tokens": 1, "text": rng.randbytes(n).hex()}]}) for n in sizes]
+    thoughts = [[{"by": "base", "tokens": 1, "text": rng.randbytes(n).hex()}] for n in sizes]
+    records = [told(record_of(record(1, correct=True, steps=thought))) for thought in thoughts]
     whole, shortened = packed(records, 10**9)
     assert shortened == 0
     assert [opened(text) for text in whole] == records
-    room = 200 * len(sizes) + spare
+    room = 300 * len(sizes) + spare
     texts, shortened = packed(records, room)
     assert sum(map(len, texts)) <= room
     assert shortened == sum(text != other for text, other in zip(texts, whole, strict=True))
@@ -189,6 +191,12 @@ def test_no_text_of_a_private_bench_is_on_the_page(tmp_path: Path) -> None:
     shown = opened(content["texts"][0])
     assert "SECRET" not in json.dumps(shown)
     assert (len(shown["steps"]), shown["texts"]) == (2, "withheld")
+
+
+@pytest.mark.parametrize("ends", [{}, {"error": "gone"}])
+def test_what_is_withheld_may_have_no_steps(tmp_path: Path, ends: dict[str, str]) -> None:
+    kept = record(1, correct=True, texts="withheld", answer_text="SECRET") | ends
+    assert "SECRET" not in str(opened(data(page(load_runs(run_folder(tmp_path / "run", [kept]))))["texts"][0]))
 
 
 def test_no_text_can_end_the_element_that_it_stands_in(tmp_path: Path) -> None:

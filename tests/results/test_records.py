@@ -7,19 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_report import invoke, run_folder
 from test_report import record as finished
 
 from sgl_specreason.errors import RecordError, UsageError, WriteError
 from sgl_specreason.plan.plan import digest
-from sgl_specreason.results.records import (
-    RunFolder,
-    check_writable,
-    fresh_folder,
-    held,
-    trajectories,
-    write_json,
-    write_trajectories,
-)
+from sgl_specreason.results.folder import RunFolder, check_writable, fresh_folder, held, write_json
+from sgl_specreason.results.lines import Failed, Finished
+from sgl_specreason.results.records import record_of, trajectories, with_lines
 
 CONFIG: dict[str, Any] = {"settings": {"seed": 1, "policy": {"threshold": 7.0}}}
 
@@ -37,7 +32,7 @@ def begun(path: Path) -> RunFolder:
 
 def test_records_are_on_disk_before_the_run_ends(tmp_path: Path) -> None:
     begun(tmp_path)
-    assert [r["problem_id"] for r in list(trajectories(tmp_path))] == ["p0", "p1", "p2"]
+    assert [record.problem_id for record in trajectories(tmp_path)] == ["p0", "p1", "p2"]
     assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
     assert not (tmp_path / "summary.json").exists()
 
@@ -48,7 +43,7 @@ def test_resuming_keeps_finished_ones_and_runs_failed_ones_again(tmp_path: Path)
     again = RunFolder.open(tmp_path, CONFIG, resume=True)
     assert again.done == {("p0", 0), ("p1", 0), ("p2", 0)}
     again.append(record(3))
-    assert [r["problem_id"] for r in list(trajectories(tmp_path))] == ["p0", "p1", "p2", "p3"]
+    assert [record.problem_id for record in trajectories(tmp_path)] == ["p0", "p1", "p2", "p3"]
 
 
 def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
@@ -112,7 +107,7 @@ def test_a_full_disk_leaves_whole_records_only(tmp_path: Path) -> None:
         "import resource, sys\n"
         "from pathlib import Path\n"
         "from sgl_specreason.errors import WriteError\n"
-        "from sgl_specreason.results.records import RunFolder\n"
+        "from sgl_specreason.results.folder import RunFolder\n"
         "run = RunFolder.open(Path(sys.argv[1]), {'settings': {}}, resume=False)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try:\n"
@@ -140,15 +135,17 @@ def test_half_a_pair_of_surrogates_survives(tmp_path: Path) -> None:
     run = RunFolder.open(tmp_path, {"settings": {}}, resume=False)
     halves = finished(1, correct=True, answer_text="\ud83d and \U0001f600")
     run.append(halves)
-    assert list(trajectories(tmp_path)) == [halves]
-    write_trajectories(tmp_path, trajectories(tmp_path))
-    assert list(trajectories(tmp_path)) == [halves]
+    for _ in range(2):
+        ((line, read),) = with_lines(tmp_path)
+        assert read == record_of(halves)
+        assert json.loads(line) == halves
+        RunFolder.open(tmp_path, {"settings": {}}, resume=True)
     (tmp_path / "trajectories.jsonl").read_bytes().decode()  # it is UTF-8
 
 
 def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom sgl_specreason.results.records import held\n"
+        "import sys\nfrom pathlib import Path\nfrom sgl_specreason.results.folder import held\n"
         "with held(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     )
     other = subprocess.Popen(
@@ -163,3 +160,61 @@ def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
     with held(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+FIRST = {
+    "problem_id": "p1", "sample": 0, "sampling_seed": 7, "stop_reason": "eos", "truncated": False, "answer_text": "\\boxed{4}",
+    "thinking_tokens": 5, "tokens_base": 3, "tokens_small": 9, "tokens_small_kept": 2, "tokens_discarded": 7, "answer_tokens": 4,
+    "steps_kept": 1, "steps_by_small": 0, "drafts": 1, "accepted": 0, "judged": 1, "prompt_tokens": 9, "cached_tokens": 3,
+    "steps": [{"by": "base", "text": "a", "tokens": 5, "ending": "eos", "accepted": False, "score": 2.0, "digits": [0.1] * 10,
+               "label_mass": 0.9, "draft": {"text": "b", "tokens": 7}}],
+    "requests": [{"purpose": "draft", "engine": "small", "kind": "generate", "prompt_tokens": 9, "cached_tokens": 3,
+                  "completion_tokens": 7, "start_s": 1.0, "seconds": 1.0, "engine_seconds": 1.0}],
+    "method": "specreason", "start_s": 1.0, "latency_s": 2.0, "correct": True, "answer": "4", "gold": "4", "grader": "integer",
+    "elapsed_s": 2.0,
+}  # fmt: skip
+"""A record of the first version."""
+
+
+@pytest.mark.parametrize("form", [[], ["--calibrate"], ["--json"], ["--rescore"], ["--html", "-o", "page.html"]])
+def test_a_folder_of_the_first_version_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: list[str]
+) -> None:
+    """What was not recorded then has a default, and what is not known now stays in the file."""
+    monkeypatch.chdir(tmp_path)
+    policy = {"threshold": 7.0, "score_rule": "greedy", "budget_tokens": 8192}
+    folder = run_folder(tmp_path / "run", [FIRST], policy=policy)
+    done = invoke(folder, *form)
+    assert done.exit_code == 0, done.output
+    (line,) = (folder / "trajectories.jsonl").read_text().splitlines()
+    assert json.loads(line) | {"grader": "integer"} == FIRST
+    record = next(trajectories(folder))
+    assert (record.tokens_dropped, record.retries, record.steps[0].others) == (0, 0, [])
+
+
+def test_what_this_version_does_not_know_is_no_error_and_is_kept(tmp_path: Path) -> None:
+    """A run of a newer version can be gone on with and graded again."""
+    steps = [{"by": "base", "text": "", "tokens": 1, "kind": {"of": [1]}}]
+    newer = finished(1, correct=False, answer_text="\\boxed{4}", mood="calm", steps=steps)
+    folder = run_folder(tmp_path / "run", [newer], mood="calm")
+    config = json.loads((folder / "config.json").read_text())
+    assert invoke(folder, "--rescore").exit_code == 0
+    RunFolder.open(folder, config, resume=True)
+    kept = json.loads((folder / "trajectories.jsonl").read_text())
+    assert kept["correct"] is True
+    assert (kept["mood"], kept["steps"]) == ("calm", steps)
+
+
+def test_a_resumed_run_has_its_lines_as_they_were(tmp_path: Path) -> None:
+    begun(tmp_path)
+    file = tmp_path / "trajectories.jsonl"
+    file.write_bytes(odd := file.read_bytes().replace(b", ", b" ,  "))
+    RunFolder.open(tmp_path, CONFIG, resume=True)
+    assert file.read_bytes() == odd
+
+
+def test_a_failure_is_told_by_its_key_and_not_by_a_word_in_a_text(tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path, CONFIG, resume=False)
+    run.append(record(1) | {"answer_text": '{"error": 1}', "steps": [], "gold": "error"})
+    run.append({"problem_id": "p2", "sample": 0, "latency_s": 1.0, "error": "gone"})
+    assert [type(record) for record in trajectories(tmp_path)] == [Finished, Failed]

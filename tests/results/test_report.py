@@ -9,7 +9,8 @@ from click.testing import CliRunner, Result
 
 from sgl_specreason.method.policy import Policy
 from sgl_specreason.report import main
-from sgl_specreason.results.records import write_json
+from sgl_specreason.results.folder import write_json
+from sgl_specreason.results.lines import Finished
 from sgl_specreason.results.summaries import written
 from sgl_specreason.results.summary import against_base, load_runs
 from sgl_specreason.results.table import comparison
@@ -103,6 +104,25 @@ def test_a_run_is_shown_and_its_summary_written(pair: tuple[Path, Path]) -> None
     assert "| specreason" in (pair[0] / "summary.md").read_text()
 
 
+SUMMARY = (
+    "bench method pair preset policy samples concurrency budget_tokens n trajectories accuracy accuracy_se accuracy_ci95 "
+    "pass_at_k maj_at_k latency_mean_s latency_p50_s latency_p95_s wall_s throughput_problems_per_s steps drafts judged_steps "
+    "unjudged_drafts accepted_steps acceptance offloaded_steps_share offloaded_tokens_share thinking_tokens_mean tokens_base "
+    "tokens_small tokens_discarded tokens_dropped tokens_salvaged answer_tokens judge_requests label_mass_mean prompt_tokens "
+    "cached_tokens cached_share truncated_share loops no_answer_share retries accept_length_mean grader_timeouts failed partial "
+    "conditions"
+)
+CONDITIONS = "prompts models versions gpu dataset_sha256 dataset_origin commit replicas"
+
+
+def test_the_keys_of_a_summary_are_these(pair: tuple[Path, Path]) -> None:
+    invoke(pair[0])
+    summary = json.loads((pair[0] / "summary.json").read_text())
+    assert (list(summary), list(summary["conditions"])) == (SUMMARY.split(), CONDITIONS.split())
+    assert summary["policy"] == settings()["policy"]
+    assert (summary["label_mass_mean"], summary["conditions"]["replicas"]) == (None, None)
+
+
 def test_runs_are_paired_by_problem_with_base(pair: tuple[Path, Path]) -> None:
     done = invoke(*pair)
     assert "-25.0 [-75.0, +0.0]" in done.stdout
@@ -185,7 +205,9 @@ def test_rescoring_grades_what_is_stored(tmp_path: Path) -> None:
     done = invoke("--rescore", folder)
     assert "1 verdicts changed" in done.stderr
     assert json.loads((folder / "summary.json").read_text())["accuracy"] == 1.0
-    assert load_runs(folder)[0].records[0]["grader"] == "math-verify"
+    (first, *_) = load_runs(folder)[0].records
+    assert isinstance(first, Finished)
+    assert first.grader == "math-verify"
 
 
 def test_a_folder_of_several_methods_is_its_runs(tmp_path: Path) -> None:

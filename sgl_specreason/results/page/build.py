@@ -12,9 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from sgl_specreason.results.folder import strict, without_texts
 from sgl_specreason.results.page.figures import Drawn, drawn
-from sgl_specreason.results.page.trajectories import Record, packed, told
-from sgl_specreason.results.records import strict, trajectories, without_texts
+from sgl_specreason.results.page.trajectories import Told, packed, told
+from sgl_specreason.results.records import record_of, trajectories
 from sgl_specreason.results.summary import Run, base_of
 from sgl_specreason.results.table import Table, comparison
 
@@ -49,22 +52,20 @@ def _problems(runs: Sequence[Run]) -> tuple[dict[str, dict[str, Any]], int]:
 
     A try is [run, sample, state, truncated, differs from base, seconds, number of its texts].
     """
-    right = [
-        {(r["problem_id"], r["sample"]): bool(r["correct"]) for r in run.outcomes if "error" not in r} for run in runs
-    ]
+    right = [{(r.problem_id, r.sample): bool(r.correct) for r in run.outcomes if r.error is None} for run in runs]
     bases = [base_of(run, runs) for run in runs]
     beside = [right[next(i for i, run in enumerate(runs) if run is base)] if base else {} for base in bases]
     tries: dict[str, list[list[Any]]] = {}
-    gold: dict[str, Any] = {}
+    gold: dict[str, str | None] = {}
     for number, run in enumerate(runs):
-        for record in run.outcomes:
-            key = record["problem_id"], record["sample"]
+        for outcome in run.outcomes:
+            key = outcome.problem_id, outcome.sample
             correct = right[number].get(key)
             state = "failed" if correct is None else "right" if correct else "wrong"
             differs = None not in (correct, beside[number].get(key)) and correct != beside[number][key]
-            row = [number, record["sample"], state, bool(record.get("truncated")), differs, record.get("latency_s")]
-            tries.setdefault(record["problem_id"], []).append(row)
-            gold.setdefault(record["problem_id"], record.get("gold"))
+            row = [number, outcome.sample, state, outcome.truncated, differs, outcome.latency_s]
+            tries.setdefault(outcome.problem_id, []).append(row)
+            gold[outcome.problem_id] = gold.get(outcome.problem_id) or outcome.gold
     listed: dict[str, dict[str, Any]] = {}
     count = 0
     for problem_id, rows in tries.items():
@@ -77,26 +78,26 @@ def _problems(runs: Sequence[Run]) -> tuple[dict[str, dict[str, Any]], int]:
     return listed, len(tries) - len(listed)
 
 
-def _records(runs: Sequence[Run], problems: dict[str, dict[str, Any]]) -> list[Record]:
+def _records(runs: Sequence[Run], problems: dict[str, dict[str, Any]]) -> list[Told]:
     """What is shown of each listed trajectory, in the order of its number."""
     numbers = {(row[0], problem["id"], row[1]): row[-1] for problem in problems.values() for row in problem["tries"]}
-    found: list[Record] = [{}] * len(numbers)
+    found: list[Told] = [{}] * len(numbers)
     for number, run in enumerate(runs):
         for record in trajectories(run.path):
-            place = numbers.get((number, record["problem_id"], record["sample"]))
+            place = numbers.get((number, record.problem_id, record.sample))
             if place is not None:
-                # what is withheld stays so, also in folders that an older version wrote
-                found[place] = told(without_texts(record) if record.get("texts") == "withheld" else record)
+                if record.texts == "withheld":  # it stays so, also in folders that an older version wrote
+                    record = record_of(without_texts(msgspec.to_builtins(record)))
+                found[place] = told(record)
     return found
 
 
 def _about(run: Run, name: str) -> dict[str, Any]:
-    policy = run.config["settings"]["policy"]
     return {
         "name": name,
         "folder": str(run.path),
-        "threshold": policy.get("threshold"),
-        "samples": run.summary["samples"],
+        "threshold": run.policy.threshold,
+        "samples": run.settings.samples,
     }
 
 
@@ -104,10 +105,9 @@ def _parts(runs: Sequence[Run], table: Table, figures: Sequence[Drawn]) -> dict[
     """What the page's template is filled with, besides the data."""
     scripts = {name: _asset(f"{name}.js") for name in ("katex.min", "page")}
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts.values()]
-    first = runs[0].summary
     methods = ", ".join(dict.fromkeys(run.method for run in runs))
     return {
-        "title": html.escape(f"{first['bench']}: {methods}"),
+        "title": html.escape(f"{runs[0].settings.bench}: {methods}"),
         "policy": " ".join(f"'sha256-{value}'" for value in hashes),
         "style": _asset("page.css"),
         "table": "".join(_table(table)),

@@ -8,60 +8,59 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
-from sgl_specreason.results.records import strict
+from sgl_specreason.results.folder import strict
+from sgl_specreason.results.lines import Draft, Record, Said, Step
 
-Record = dict[str, Any]
+Told = dict[str, Any]
 ENGINES = ("base", "small")
 GRAIN = 200
+ENDS = ("answer", "gold", "answer_text", "stop_reason", "error", "texts", "thinking_tokens", "tokens_discarded")
 SAID = ("score", "digits", "p_yes", "label_mass", "logprob_mean", "logprob_min", "confidence")
 
 
-def told(record: Record) -> Record:
+def told(record: Record) -> Told:
     """What the page shows of a record when it is opened: steps, requests in milliseconds from the first one, the end."""
-    requests = record.get("requests", [])
-    begin = min((request["start_s"] for request in requests), default=0.0)
-    keys = ("answer", "gold", "answer_text", "stop_reason", "error", "texts", "thinking_tokens", "tokens_discarded")
-    out = {key: record[key] for key in keys if record.get(key) is not None} | {
-        "steps": [_step(step) for step in record.get("steps", [])],
+    begin = min((request.start_s for request in record.requests), default=0.0)
+    out = {key: value for key in ENDS if (value := getattr(record, key, None)) is not None} | {
+        "steps": [_step(step) for step in record.steps],
         "requests": [
             [
-                ENGINES.index(request["engine"]),
-                request["purpose"],
-                round(1e3 * (request["start_s"] - begin), 1),
-                round(1e3 * request["seconds"], 1),
-                int(request.get("dropped", False)),
+                ENGINES.index(request.engine),
+                request.purpose,
+                round(1e3 * (request.start_s - begin), 1),
+                round(1e3 * request.seconds, 1),
+                int(request.dropped),
             ]
-            for request in requests
+            for request in record.requests
         ],
     }
     return dict(strict(out))
 
 
-def _step(step: Record) -> Record:
-    drafts = [step["draft"] | _said(step)] if "draft" in step else []
-    others = [_draft(draft) for draft in step.get("others", [])]
+def _step(step: Step) -> Told:
+    said = _said(step)
+    others = [_draft(draft) | _said(draft) for draft in step.others]
     return {
-        "by": step["by"],
-        "text": step["text"],
-        "tokens": step["tokens"],
-        **({} if drafts else _said(step)),
-        **({"salvaged": step["salvaged"]} if step.get("salvaged") else {}),
-        **({"draft": drafts[0]} if drafts else {}),
+        "by": step.by,
+        **_draft(step),
+        **({} if step.draft else said),
+        **({"salvaged": step.salvaged} if step.salvaged else {}),
+        **({"draft": _draft(step.draft) | said} if step.draft else {}),
         **({"others": others} if others else {}),
     }
 
 
-def _draft(draft: Record) -> Record:
-    return {"text": draft["text"], "tokens": draft["tokens"]} | _said(draft)
+def _draft(draft: Draft) -> Told:
+    return {"text": draft.text, "tokens": draft.tokens}
 
 
-def _said(step: Record) -> Record:
+def _said(draft: Said) -> Told:
     """What the judge said, to the hundredth; digits in %."""
-    said = {key: step[key] for key in SAID if step.get(key) is not None}
+    said = {key: value for key in SAID if (value := getattr(draft, key)) not in (None, [])}
     return {key: [round(100 * p) for p in value] if key == "digits" else round(value, 2) for key, value in said.items()}
 
 
-def packed(records: Sequence[Record], room: int) -> tuple[list[str], int]:
+def packed(records: Sequence[Told], room: int) -> tuple[list[str], int]:
     """Each record as base64 of deflated JSON, together at most `room` characters if that can be, and how many are shortened.
 
     Those that need less than their part of the room leave the rest to the others.
@@ -74,7 +73,7 @@ def packed(records: Sequence[Record], room: int) -> tuple[list[str], int]:
     return texts, sum(len(text) > most for text in whole)
 
 
-def _shortened(record: Record, most: float) -> str:
+def _shortened(record: Told, most: float) -> str:
     """The record with as much of its texts as `most` characters hold, or with none where the rest is more than that."""
 
     def cut(length: int) -> str:
@@ -94,7 +93,7 @@ def _share(sizes: Sequence[int], room: int) -> float:
     return float("inf")
 
 
-def _texts(record: Record) -> list[tuple[Record, str]]:
+def _texts(record: Told) -> list[tuple[Told, str]]:
     """Where its texts are, in the order in which they are read."""
     steps = [
         holder
@@ -106,7 +105,7 @@ def _texts(record: Record) -> list[tuple[Record, str]]:
     return [*((holder, "text") for holder in steps), *ends]
 
 
-def _cut(record: Record, length: int) -> Record:
+def _cut(record: Told, length: int) -> Told:
     """`record` with `length` characters of its texts: the middle is left out, of all of them as if they were one."""
     record = deepcopy(record) | {"shortened": True}
     texts = _texts(record)
@@ -123,7 +122,7 @@ def _cut(record: Record, length: int) -> Record:
     return record
 
 
-def _packed(record: Record) -> str:
+def _packed(record: Told) -> str:
     text = json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     deflated = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     return base64.b64encode(deflated.compress(text.encode("utf-8", "replace")) + deflated.flush()).decode()

@@ -1,0 +1,73 @@
+"""Owns which thresholds keep a stated risk against base, by tests whose guarantee holds for any number of problems."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgl_specreason.results import stats
+from sgl_specreason.results.summary import Run, by_problem
+
+
+def risk_p_value(losses: Sequence[float], risk: float, *, confidence: float) -> float:
+    """A p-value against "the mean loss is above `risk`", for losses from -1 to 1 in an order that does not depend on them.
+
+    Valid for any number of losses and any distribution: the betting supermartingale of Waudby-Smith and Ramdas (arXiv
+    2010.09686), as Learn then Test (arXiv 2110.01052) uses it. `confidence` only tunes the bets.
+    """
+    bound, count = (risk + 1) / 2, max(len(losses), 1)
+    largest_bet = 0.9 / (1 - bound)
+    wealth = best = 1.0
+    total, squares = 0.5, 0.25
+    for number, loss in enumerate(losses, 1):
+        bet = min(largest_bet, math.sqrt(2 * math.log(1 / (1 - confidence)) / (count * squares / number)))
+        value = (loss + 1) / 2
+        wealth *= 1 + bet * (bound - value)
+        best = max(best, wealth)
+        total += value
+        squares += (value - total / (number + 1)) ** 2
+    return 1 / best
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tested:
+    """A threshold with what it cost against base: the mean loss, 0..1, and the p-value of its being above the risk."""
+
+    threshold: float
+    acceptance: float
+    loss: float
+    p_value: float
+    certified: bool
+
+
+def certify(runs: Sequence[tuple[Run, Run]], *, risk: float, confidence: float) -> list[Tested]:
+    """Thresholds from the highest down, each run beside its base; certified until the first one fails.
+
+    Testing in an order that was fixed before keeps the chance of any false certificate at 1 - `confidence` (fixed sequence
+    testing, arXiv 2110.01052, section 3).
+    """
+    found, still = [], True
+    for run, base in sorted(runs, key=lambda pair: -pair[0].policy.threshold):
+        ours, theirs = by_problem(run.outcomes), by_problem(base.outcomes)
+        shared = sorted(ours.keys() & theirs.keys(), key=lambda problem: hashlib.sha256(problem.encode()).digest())
+        losses = [float(np.mean(theirs[problem]) - np.mean(ours[problem])) for problem in shared]
+        p_value = risk_p_value(losses, risk, confidence=confidence)
+        still = still and p_value <= 1 - confidence
+        found.append(
+            Tested(
+                threshold=run.policy.threshold,
+                acceptance=run.summary.acceptance,
+                loss=stats.mean(losses),
+                p_value=p_value,
+                certified=still,
+            )
+        )
+    return found
+
+
+def problems_needed(risk: float, *, confidence: float) -> int:
+    """How many problems a threshold that never loses needs to be certified."""
+    bound = (risk + 1) / 2
+    return math.ceil(math.log(1 / (1 - confidence)) / math.log(1 + 0.9 / (1 - bound) * (bound - 0.5)))

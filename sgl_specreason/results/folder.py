@@ -1,0 +1,205 @@
+"""Owns how a run folder is made, held, written and gone on with (`../shared/design.md` fixes its shape). Knows no engines.
+
+Each record is appended and flushed the moment it is there; whole files are replaced atomically; the summary comes last.
+"""
+
+import fcntl
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sgl_specreason.errors import RecordError, UsageError, WriteError
+from sgl_specreason.results.lines import Finished
+from sgl_specreason.results.records import CONFIG, SUMMARY, TRAJECTORIES, Key, is_torn, read_config, with_lines
+
+LONE_SURROGATES = "backslashreplace"
+"""UTF-8 has no half pairs; inside a JSON string what this writes instead is the very escape for one."""
+
+
+def fresh_folder(parent: Path, name: str) -> Path:
+    """A new folder `parent`/`name`, with -2, -3, ... where that exists. Raises UsageError if it cannot be written."""
+    number = 1
+    while True:
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            if parent.exists() and not parent.is_dir():
+                raise UsageError(f"--out {parent}: is not a folder") from None
+            number += 1
+        except OSError as error:
+            raise UsageError(f"--out {parent}: cannot be written: {error.strerror}") from None
+
+
+def check_writable(parent: Path) -> None:
+    """Raises UsageError if no folder can be made in `parent`; leaves nothing behind."""
+    existing = next(path for path in [parent, *parent.absolute().parents] if os.path.exists(path))
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"--out {parent}: {existing} cannot be written")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replaces `path` atomically."""
+    text = json.dumps(strict(content), indent=1, ensure_ascii=False, default=str, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def strict(content: Any) -> Any:
+    """`content` with null for what is not a number: JSON has no NaN."""
+    if isinstance(content, dict):
+        return {key: strict(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [strict(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces `path` atomically."""
+    _write(path, [text.encode("utf-8", LONE_SURROGATES)])
+
+
+def _write(path: Path, parts: Iterable[bytes]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.unlink(missing_ok=True)  # a link there must not lead the writing out of the folder
+        with temporary.open("wb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise WriteError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+@dataclass(slots=True, kw_only=True)
+class RunFolder:
+    """One method's run on disk. `done` holds the keys of its finished trajectories, `torn` whether a torn line was dropped."""
+
+    path: Path
+    done: set[Key]
+    torn: bool = False
+
+    @classmethod
+    def open(cls, path: Path, config: dict[str, Any], *, resume: bool) -> "RunFolder":
+        """Begins a run in `path`, or goes on with one.
+
+        Going on keeps finished trajectories and drops failed ones, to be run again. Raises RecordError if the folder's
+        settings differ (the keys are named) or a line other than a torn last one is malformed.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        done: set[Key] = set()
+        torn = False
+
+        def finished() -> Iterator[bytes]:
+            for line, record in with_lines(path):
+                if isinstance(record, Finished):
+                    done.add((record.problem_id, record.sample))
+                    yield line
+
+        if resume and (path / CONFIG).exists():
+            check_settings(path, config["settings"])
+            torn = is_torn(path)
+            replace_lines(path, finished())
+        (path / SUMMARY).unlink(missing_ok=True)
+        write_json(path / CONFIG, config)
+        return cls(path=path, done=done, torn=torn)
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Writes one finished or failed trajectory; it is in the file when this returns.
+
+        Raises WriteError where it cannot be; then the file ends with the record before.
+        """
+        line = line_of(record)
+        file = os.open(self.path / TRAJECTORIES, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        end = os.fstat(file).st_size
+        try:
+            while line:
+                line = line[os.write(file, line) :]
+        except OSError as error:
+            os.ftruncate(file, end)
+            raise WriteError(f"{self.path / TRAJECTORIES}: cannot be written: {error.strerror}") from None
+        finally:
+            os.close(file)
+
+
+def without_texts(record: dict[str, Any]) -> dict[str, Any]:
+    """A graded record of a private bench: what the models wrote may quote the problem, so only the letter chosen stays."""
+    letter = record.get("answer")
+    if letter is None or len(letter) != 1:
+        letter = None
+    steps = []
+    for step in record.get("steps", ()):
+        kept = step | {"text": ""}
+        if "draft" in step:
+            kept["draft"] = step["draft"] | {"text": ""}
+        if "others" in step:
+            kept["others"] = [other | {"text": ""} for other in step["others"]]
+        steps.append(kept)
+    answer_text = f"\\boxed{{{letter}}}" if letter else ""
+    return (
+        record
+        | {"steps": steps, "answer_text": answer_text, "texts": "withheld"}
+        | ({"answer": letter} if "answer" in record else {})
+    )
+
+
+def line_of(record: dict[str, Any]) -> bytes:
+    """A record as it stands in the file."""
+    return (json.dumps(record, ensure_ascii=False, default=str) + "\n").encode("utf-8", LONE_SURROGATES)
+
+
+def replace_lines(path: Path, records: Iterable[bytes]) -> None:
+    """Replaces the records of a run folder, atomically; they may be read from it meanwhile."""
+    _write(path / TRAJECTORIES, (line.rstrip(b"\n") + b"\n" for line in records))
+
+
+def rewrite_summary(path: Path, summary: dict[str, Any], table: str) -> None:
+    """Replaces a run's summary and its table, the mark that it is over."""
+    write_text(path / "summary.md", table)
+    write_json(path / SUMMARY, summary)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keeps every other process from writing runs in the folder `path`. Raises RecordError where one does already."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise RecordError(f"{path}: another process is writing this run") from None
+    try:
+        yield
+    finally:
+        os.close(folder)
+
+
+def check_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Raises RecordError, naming the keys that differ, unless the run in `path` was begun with these settings."""
+    if differing := differences(path, settings):
+        raise RecordError(
+            f"{path}: was begun with other settings ({'; '.join(differing)}); give the same ones, or a new run"
+        )
+
+
+def differences(path: Path, settings: dict[str, Any]) -> list[str]:
+    """The settings in which the run in `path` is not this one, in words."""
+    before = read_config(path / CONFIG)["settings"]
+    now = json.loads(json.dumps(settings, default=str))
+    return sorted(_differences(before, now))
+
+
+def _differences(before: Any, now: Any, prefix: str = "") -> Iterable[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before.keys() | now.keys():
+            yield from _differences(before.get(key), now.get(key), f"{prefix}.{key}" if prefix else key)
+    elif before != now:
+        yield f"{prefix}: {before!r} then, {now!r} now"
