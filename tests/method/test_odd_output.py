@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from byte_tokenizers import added, bytes_and
+from loops_defined import goes_round, paragraphs
+from run_folders import run_folder
 from scripted import Reply, Script, Scripts, TagTokenizer, answered, scripted, texts
-from test_loops import goes_round, paragraphs
-from test_report import run_folder
-from test_vocabulary import added, bytes_and
 
 from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.errors import RequestError

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from fake_engine import FakeEngine, Payload, Raw, prompt_of
+from fake_pair import WRITTEN, Pair, Start, frontend_threads, thought
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_program import WRITTEN, Pair, frontend_threads, thought
 
 from sgl_specreason.engines import servers
 from sgl_specreason.engines.servers import EngineSpec
@@ -25,7 +25,6 @@ from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.steps import Author
 from sgl_specreason.text.tokenizers import load_tokenizer
 
-Start = Callable[..., FakeEngine]
 TOO_LONG = "The input ({} tokens) is longer than the model's context length ({} tokens)."
 TOO_MUCH = (
     "Requested token count exceeds the model's maximum context length of {} tokens. You requested a total of {} tokens: "

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from test_report import record, run_folder, settings
+from run_folders import record, run_folder, settings
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.results.records import write_json

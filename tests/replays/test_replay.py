@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from fake_engine import FakeEngine, Payload, digits
+from run_folders import answers, drafted, run_folder
 from scripted import OTHER, TagTokenizer
-from test_report import answers, run_folder
 
 from sgl_specreason import report
 from sgl_specreason.engines import endpoint, servers
@@ -244,8 +244,6 @@ def test_an_engine_that_writes_less_than_asked_for_fails_the_trajectory(noise: C
 
 
 def test_first_steps_that_base_wrote_unasked_are_so_in_the_replay(noise: Callable[..., Any], tmp_path: Path) -> None:
-    from test_trace import drafted
-
     policy = {"budget_tokens": 512, "threshold": 7.0, "score_rule": "greedy", "first_n": 1}
     folder = run_folder(tmp_path / "run", [drafted()], policy=policy)
     _, endpoints = noise()

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import invoke
 from hypothesis import given
 from hypothesis import strategies as st
-from test_report import answers, invoke, record, run_folder, settings
+from run_folders import answers, record, run_folder, settings
 
 from sgl_specreason.demo.problems import problems
 from sgl_specreason.results.calibrate import (
@@ -150,7 +151,7 @@ def test_the_demo_bench_knows_which_steps_are_right(tmp_path: Path) -> None:
 
 
 def test_the_report_names_digits_aurocs_and_thresholds(tmp_path: Path) -> None:
-    done = invoke("--calibrate", "--out", tmp_path / "c.md", demo_run(tmp_path / "run"))
+    done = invoke("report", "--calibrate", "--out", tmp_path / "c.md", demo_run(tmp_path / "run"))
     assert done.exit_code == 0, done.output
     assert "| expected digit | 1.000 | - |" in done.stdout
     assert "Greedy digits: 2 of ten used" in done.stdout
@@ -168,4 +169,4 @@ def test_a_recommendation_says_when_there_are_too_few_problems(tmp_path: Path) -
 
 @pytest.mark.parametrize("words", [["--risk", "0"], ["--risk", "101"], ["--confidence", "100"]])
 def test_a_risk_out_of_range_is_refused(tmp_path: Path, words: list[str]) -> None:
-    assert invoke("--calibrate", *words, run_folder(tmp_path / "run", answers(True))).exit_code == 2
+    assert invoke("report", "--calibrate", *words, run_folder(tmp_path / "run", answers(True))).exit_code == 2

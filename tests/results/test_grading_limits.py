@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from test_report import record, run_folder
+from run_folders import record, run_folder
 
 from sgl_specreason.errors import SpecReasonError
 from sgl_specreason.plan.catalog import Grader

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import record as finished
+from run_folders import record as finished
 
 from sgl_specreason.errors import RecordError, UsageError, WriteError
 from sgl_specreason.plan.plan import digest

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import sglang as sgl
 import urllib3
-from test_prompts import QWEN3
+from chat_templates import QWEN3
 
 from sgl_specreason.demo.problems import problems
 from sgl_specreason.engines import servers
