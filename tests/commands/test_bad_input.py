@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkout import ROOT
 from click.testing import Result
 from command_line import COMMANDS, invoke
 from run_folders import answers, record, run_folder, settings
@@ -23,8 +24,6 @@ from user_files import BENCH, PAIR, PRESET, ROW, SWEEP, Content, run, with_file,
 from sgl_specreason.engines import servers
 from sgl_specreason.plan import gpus
 from sgl_specreason.text.prompts import PLACEHOLDERS, load_prompts
-
-ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkout import ROOT
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from run_folders import record, run_folder, settings
@@ -15,8 +16,7 @@ from run_folders import record, run_folder, settings
 from sgl_specreason.errors import UsageError
 from sgl_specreason.results.records import write_json
 
-PLOTS = Path(__file__).parents[2] / "plots"
-sys.path.insert(0, str(PLOTS))
+PLOTS = ROOT / "plots"
 
 import drawing  # noqa: E402
 from judge import judge  # noqa: E402

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import drawing
 import pytest
 from click.testing import CliRunner, Result
 from fake_engine import FakeEngine, Payload, digits
@@ -352,11 +353,6 @@ def test_a_replay_is_never_shown_beside_a_run_or_drawn(attached: Callable[..., R
     real = run_folder(tmp_path / "real", answers(True, False, True, True))
     result = CliRunner().invoke(report.main, [str(top), str(real), "--force"])
     assert (result.exit_code, "does not compare with a run" in result.stderr) == (2, True)
-    sys.path.insert(0, str(Path(__file__).parents[2] / "plots"))
-    try:
-        import drawing
-    finally:
-        sys.path.pop(0)
     with pytest.raises(UsageError, match="a replay has no answers and is not drawn"):
         drawing.read([top], force=True)
 

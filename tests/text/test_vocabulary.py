@@ -1,10 +1,10 @@
 """What becomes a control token and what does not, with the bundled tokenizer and with small ones of other kinds."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from byte_tokenizers import ADDED, added, bytes_and
+from checkout import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +13,7 @@ from sgl_specreason.text.context import Contexts
 from sgl_specreason.text.tokenizers import load_tokenizer
 from sgl_specreason.text.vocabulary import Vocabulary
 
-MODELS = Path(__file__).parents[2] / "sgl_specreason" / "demo" / "models"
+MODELS = ROOT / "sgl_specreason" / "demo" / "models"
 TOKENIZERS: dict[str, Any] = {
     "the bundled pair's": load_tokenizer(str(MODELS / "base")),
     "byte level": bytes_and(),
