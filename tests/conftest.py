@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what uses the shared pair, and puts it last: whatever starts engines of its own has ended by then."""
 
     def shares(item: pytest.Item) -> bool:
-        return "served" in getattr(item, "fixturenames", ())
+        return "real_pair" in getattr(item, "fixturenames", ())
 
     for item in filter(shares, items):
         item.add_marker(pytest.mark.engines)
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Servers]":
+def real_pair(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Servers]":
     """The bundled pair on real engines, started once for all tests."""
     from real_engines import serving
 

@@ -1,4 +1,4 @@
-"""The bundled pair on real SGLang engines, which the session starts once and tests share (the fixture `served`)."""
+"""The bundled pair on real SGLang engines, which the session starts once and tests share (the fixture `real_pair`)."""
 
 import subprocess
 import sys

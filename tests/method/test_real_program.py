@@ -12,9 +12,9 @@ from sgl_specreason.text.tokenizers import load_tokenizer
 
 
 @pytest.mark.parametrize("method", ["specreason", "base", "small", "always"])
-def test_every_method_solves_an_easy_problem_or_says_why_not(served: Servers, method: Method) -> None:
-    trajectory = served.trajectory(0)
-    run_trajectory(method, trajectory, served.endpoints())  # type: ignore[arg-type]
+def test_every_method_solves_an_easy_problem_or_says_why_not(real_pair: Servers, method: Method) -> None:
+    trajectory = real_pair.trajectory(0)
+    run_trajectory(method, trajectory, real_pair.endpoints())  # type: ignore[arg-type]
     assert trajectory.stop_reason == "think_end"
     assert "\\boxed{" in trajectory.answer
     assert not trajectory.truncated
@@ -22,11 +22,11 @@ def test_every_method_solves_an_easy_problem_or_says_why_not(served: Servers, me
 
 @pytest.mark.parametrize("threshold", [0.0, 7.0, 9.0])
 def test_every_prompt_extends_an_earlier_one_and_is_cached_up_to_the_last_step(
-    served: Servers, threshold: float
+    real_pair: Servers, threshold: float
 ) -> None:
     """What was sent is a prefix of what will be sent; only what is new is computed."""
-    trajectory = served.trajectory(1, threshold=threshold, lookahead=0)
-    endpoints = served.endpoints()
+    trajectory = real_pair.trajectory(1, threshold=threshold, lookahead=0)
+    endpoints = real_pair.endpoints()
     for endpoint in endpoints.values():
         endpoint.flush_cache()
     run_trajectory("specreason", trajectory, endpoints)  # type: ignore[arg-type]
@@ -60,16 +60,16 @@ def test_every_prompt_extends_an_earlier_one_and_is_cached_up_to_the_last_step(
 
 
 @pytest.mark.parametrize(("threshold", "lookahead"), [(0.0, 1), (7.0, 0), (7.0, 1), (7.0, 3), (9.0, 1)])
-def test_nothing_is_computed_twice(served: Servers, threshold: float, lookahead: int) -> None:
+def test_nothing_is_computed_twice(real_pair: Servers, threshold: float, lookahead: int) -> None:
     """Not cached of a judge's prompt: its step and turn; of a draft's: the last step, if base wrote it; of a rewrite's: a token.
 
     After the first request of each engine, and to the token.
     """
     requests = 0
     for number in range(10, 14):
-        t = served.trajectory(number, threshold=threshold, lookahead=lookahead, min_step_tokens=0)
+        t = real_pair.trajectory(number, threshold=threshold, lookahead=lookahead, min_step_tokens=0)
         t.cache_key = f"twice {threshold} {lookahead} {number}"
-        endpoints = served.endpoints()
+        endpoints = real_pair.endpoints()
         run_trajectory("specreason", t, endpoints)  # type: ignore[arg-type]
         accounts = {
             purpose: iter([call.account for call in t.calls if call.purpose == purpose and not call.dropped])
@@ -92,15 +92,15 @@ def test_nothing_is_computed_twice(served: Servers, threshold: float, lookahead:
     assert requests > 40
 
 
-def test_looking_ahead_changes_no_decision_on_the_real_engine(served: Servers) -> None:
+def test_looking_ahead_changes_no_decision_on_the_real_engine(real_pair: Servers) -> None:
     """The same steps, authors and answers; what is dropped is at most one step for each rejection."""
     dropped = 0
     for number in range(20, 28):
         found = []
         for lookahead in (0, 1):
-            t = served.trajectory(number, lookahead=lookahead)
+            t = real_pair.trajectory(number, lookahead=lookahead)
             t.cache_key = f"ahead {lookahead}"
-            run_trajectory("specreason", t, served.endpoints())  # type: ignore[arg-type]
+            run_trajectory("specreason", t, real_pair.endpoints())  # type: ignore[arg-type]
             found.append(t)
         plain, ahead = found
         assert [(k.by, k.step.text) for k in ahead.kept] == [(k.by, k.step.text) for k in plain.kept]
@@ -114,12 +114,12 @@ def test_looking_ahead_changes_no_decision_on_the_real_engine(served: Servers) -
     assert dropped > 0
 
 
-def test_salvage_mends_a_step_on_the_real_engine(served: Servers) -> None:
+def test_salvage_mends_a_step_on_the_real_engine(real_pair: Servers) -> None:
     """Of a wrong draft, the beginning that base agrees with stays, and base writes the rest."""
     salvaged, tokens = [], 0
     for number in range(8):
-        trajectory = served.trajectory(number, salvage=True)
-        run_trajectory("specreason", trajectory, served.endpoints())  # type: ignore[arg-type]
+        trajectory = real_pair.trajectory(number, salvage=True)
+        run_trajectory("specreason", trajectory, real_pair.endpoints())  # type: ignore[arg-type]
         record = trajectory.record()
         tokens += record["tokens_salvaged"]
         salvaged += [kept for kept in trajectory.kept if kept.salvaged]
@@ -131,12 +131,12 @@ def test_salvage_mends_a_step_on_the_real_engine(served: Servers) -> None:
         assert kept.step.text[:2] == kept.draft.text[:2]
 
 
-def test_several_drafts_are_judged_and_the_rest_is_recorded(served: Servers) -> None:
+def test_several_drafts_are_judged_and_the_rest_is_recorded(real_pair: Servers) -> None:
     """Three samples of one seed; the same again in another run."""
 
     def texts() -> list[str]:
-        trajectory = served.trajectory(3, drafts=3, temperature=1.2, top_p=1.0)
-        run_trajectory("specreason", trajectory, served.endpoints())  # type: ignore[arg-type]
+        trajectory = real_pair.trajectory(3, drafts=3, temperature=1.2, top_p=1.0)
+        run_trajectory("specreason", trajectory, real_pair.endpoints())  # type: ignore[arg-type]
         for kept in trajectory.kept:
             values = [trajectory.policy.value(judgement) for _, judgement in kept.others]
             assert len(values) == 2
@@ -148,44 +148,44 @@ def test_several_drafts_are_judged_and_the_rest_is_recorded(served: Servers) -> 
     assert sorted(texts()) == sorted(texts())
 
 
-def test_what_small_is_sure_of_saves_the_judge(served: Servers) -> None:
+def test_what_small_is_sure_of_saves_the_judge(real_pair: Servers) -> None:
     drafts = judged = 0
     for number in range(4):
-        trajectory = served.trajectory(number, gate="confident", gate_p=0.99)
-        run_trajectory("specreason", trajectory, served.endpoints())  # type: ignore[arg-type]
+        trajectory = real_pair.trajectory(number, gate="confident", gate_p=0.99)
+        run_trajectory("specreason", trajectory, real_pair.endpoints())  # type: ignore[arg-type]
         record = trajectory.record()
         assert all(0 < step["confidence"] <= 1 for step in record["steps"] if "confidence" in step)
         drafts, judged = drafts + record["drafts"], judged + record["judged"]
     assert 0 < judged < drafts
 
 
-def test_methods_share_no_cache(served: Servers) -> None:
+def test_methods_share_no_cache(real_pair: Servers) -> None:
     """Or the second one on a problem would run on what the first one computed."""
     counts = []
     for key in ("one", "two", "two"):
-        trajectory = served.trajectory(9)
+        trajectory = real_pair.trajectory(9)
         trajectory.cache_key = key
-        run_trajectory("base", trajectory, served.endpoints())  # type: ignore[arg-type]
+        run_trajectory("base", trajectory, real_pair.endpoints())  # type: ignore[arg-type]
         counts.append(trajectory.calls[0].account.cached_tokens)
     assert counts[:2] == [0, 0]
     assert counts[2] > 50
 
 
-def test_the_same_trajectory_twice_is_the_same_and_cached(served: Servers) -> None:
-    first, second = served.trajectory(3), served.trajectory(3)
+def test_the_same_trajectory_twice_is_the_same_and_cached(real_pair: Servers) -> None:
+    first, second = real_pair.trajectory(3), real_pair.trajectory(3)
     for trajectory in (first, second):
-        run_trajectory("specreason", trajectory, served.endpoints())  # type: ignore[arg-type]
+        run_trajectory("specreason", trajectory, real_pair.endpoints())  # type: ignore[arg-type]
     assert [k.step.text for k in first.kept] == [k.step.text for k in second.kept]
     answer = second.calls[-1].account
     assert answer.cached_tokens >= answer.prompt_tokens - 64
 
 
-def test_a_template_that_rewrites_history_changes_nothing_once_rendered(served: Servers) -> None:
+def test_a_template_that_rewrites_history_changes_nothing_once_rendered(real_pair: Servers) -> None:
     """Qwen3's template puts a think block before a continued message; ours is rendered once and appended to."""
-    tokenizers = {role: load_tokenizer(model) for role, model in served.plan.models.items()}
+    tokenizers = {role: load_tokenizer(model) for role, model in real_pair.plan.models.items()}
     for tokenizer in tokenizers.values():
         tokenizer.chat_template = QWEN3
-    other = replace(served, tokenizers=tokenizers)
+    other = replace(real_pair, tokenizers=tokenizers)
     trajectory = other.trajectory(4, threshold=9.0, first_n=1, lookahead=0)
     endpoints = other.endpoints()
     run_trajectory("specreason", trajectory, endpoints)  # type: ignore[arg-type]
@@ -198,21 +198,21 @@ def test_a_template_that_rewrites_history_changes_nothing_once_rendered(served: 
     assert trajectory.texts.prompts["base"].endswith("<|im_start|>assistant\n<think>\n")
 
 
-def test_the_budget_is_hard_on_the_real_engine(served: Servers) -> None:
+def test_the_budget_is_hard_on_the_real_engine(real_pair: Servers) -> None:
     for method in ("specreason", "base"):
-        trajectory = served.trajectory(5, budget_tokens=30)
-        run_trajectory(method, trajectory, served.endpoints())  # type: ignore[arg-type]
+        trajectory = real_pair.trajectory(5, budget_tokens=30)
+        run_trajectory(method, trajectory, real_pair.endpoints())  # type: ignore[arg-type]
         assert (trajectory.tokens_kept, trajectory.stop_reason) == (30, "budget")
         assert trajectory.answer
 
 
-def test_a_sampled_trajectory_is_the_same_again_and_another_seed_is_not(served: Servers) -> None:
+def test_a_sampled_trajectory_is_the_same_again_and_another_seed_is_not(real_pair: Servers) -> None:
     """The seed reaches the engines' samplers: a function of (seed, problem, sample), whatever ran before or runs beside."""
 
     def texts(seed: int) -> list[str]:
-        trajectory = served.trajectory(8, temperature=1.5, top_p=1.0, threshold=0.0)
+        trajectory = real_pair.trajectory(8, temperature=1.5, top_p=1.0, threshold=0.0)
         trajectory.sampling_seed = seed
-        run_trajectory("specreason", trajectory, served.endpoints())  # type: ignore[arg-type]
+        run_trajectory("specreason", trajectory, real_pair.endpoints())  # type: ignore[arg-type]
         return [kept.step.text for kept in trajectory.kept]
 
     once, other, again = texts(1), texts(2), texts(1)

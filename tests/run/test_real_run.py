@@ -16,11 +16,11 @@ from sgl_specreason.method.program import run_trajectory
 from sgl_specreason.run.runner import run_all
 
 
-def test_many_trajectories_side_by_side_decide_as_alone(served: Servers) -> None:
-    endpoints = served.endpoints()
+def test_many_trajectories_side_by_side_decide_as_alone(real_pair: Servers) -> None:
+    endpoints = real_pair.endpoints()
 
     def run(number: int, threads: list[int]) -> list[str]:
-        trajectory = served.trajectory(number)
+        trajectory = real_pair.trajectory(number)
         run_trajectory("specreason", trajectory, endpoints)  # type: ignore[arg-type]
         threads.append(threading.active_count())
         return [str(number), *(kept.step.text for kept in trajectory.kept)]
@@ -33,8 +33,8 @@ def test_many_trajectories_side_by_side_decide_as_alone(served: Servers) -> None
     assert max(threads) - before < 40
 
 
-def test_the_whole_command_on_running_servers(served: Servers, tmp_path: Path) -> None:
-    words = [*served.attached, "--limit", "4", "--concurrency", "2", "--out", str(tmp_path)]
+def test_the_whole_command_on_running_servers(real_pair: Servers, tmp_path: Path) -> None:
+    words = [*real_pair.attached, "--limit", "4", "--concurrency", "2", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "sgl_specreason.eval", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -44,7 +44,7 @@ def test_the_whole_command_on_running_servers(served: Servers, tmp_path: Path) -
     wanted = [
         "bench",
         "method",
-        "pair",
+        "real_pair",
         "preset",
         "n",
         "samples",
@@ -92,10 +92,10 @@ def test_the_whole_command_on_running_servers(served: Servers, tmp_path: Path) -
     assert {"purpose", "prompt_tokens", "cached_tokens", "completion_tokens", "seconds"} <= record["requests"][0].keys()
 
 
-def test_concurrency_is_measured_where_that_is_asked_for(served: Servers, tmp_path: Path) -> None:
+def test_concurrency_is_measured_where_that_is_asked_for(real_pair: Servers, tmp_path: Path) -> None:
     """The number found is what the run says and is begun with; going on takes it over without measuring again."""
     words = [
-        *served.attached,
+        *real_pair.attached,
         "--method",
         "specreason",
         "--limit",
@@ -124,10 +124,10 @@ def test_concurrency_is_measured_where_that_is_asked_for(served: Servers, tmp_pa
     assert len((folder / "trajectories.jsonl").read_text().splitlines()) == 3
 
 
-def test_a_sweep_has_a_folder_for_each_point_and_is_resumed(served: Servers, tmp_path: Path) -> None:
+def test_a_sweep_has_a_folder_for_each_point_and_is_resumed(real_pair: Servers, tmp_path: Path) -> None:
     grid = tmp_path / "mine.toml"
     grid.write_text('title = "two"\nmethods = ["base", "specreason"]\n[grid]\nthreshold = [0, 9]\n')
-    words = [*served.attached, "--sweep", str(grid), "--limit", "2", "--out", str(tmp_path)]
+    words = [*real_pair.attached, "--sweep", str(grid), "--limit", "2", "--out", str(tmp_path)]
     done = invoke("eval", *words)
     assert done.exit_code == 0, done.stderr
     folder = Path(done.stdout.split("Run folder: ")[1].strip())
@@ -152,9 +152,9 @@ def test_a_sweep_has_a_folder_for_each_point_and_is_resumed(served: Servers, tmp
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_run_is_saved_and_resumed(served: Servers, tmp_path: Path, number: signal.Signals) -> None:
+def test_an_interrupted_run_is_saved_and_resumed(real_pair: Servers, tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C leaves a partial summary, SIGKILL nothing but finished records; either way the rest is run and nothing twice."""
-    words = [*served.attached, "--method", "base", "--limit", "12", "--out", str(tmp_path)]
+    words = [*real_pair.attached, "--method", "base", "--limit", "12", "--out", str(tmp_path)]
     process = subprocess.Popen(
         [sys.executable, "-m", "sgl_specreason.eval", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
