@@ -171,7 +171,7 @@ METHODS = st.sampled_from(["specreason", "specreason", "specreason", "specreason
 SPOKEN = st.lists(st.one_of(WRITTEN, st.sampled_from(["a step.\n\n", "unlikely # here.\n\n", "x" * 90])), min_size=1)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(SPOKEN, st.lists(st.integers(0, 9), min_size=1), SPOKEN, POLICIES, KNOBS, METHODS)
 def test_budgets_are_hard_to_the_token(
     drafts: list[str],

@@ -2,13 +2,12 @@
 
 import itertools
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from checkout import ROOT
+from command_line import invoke
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from run_folders import record, run_folder, settings
@@ -139,27 +138,21 @@ def test_what_holds_nothing_to_draw_is_refused(sweep: Path) -> None:
         judge(drawing.read([sweep / "base-7.0"]))
 
 
-def run(script: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, PLOTS / script, *words], capture_output=True, text=True, timeout=60, check=False
-    )
-
-
 @pytest.mark.parametrize("name", FIGURES)
 def test_each_script_has_help_and_says_what_it_wrote(sweep: Path, tmp_path: Path, name: str) -> None:
-    assert "RUN..." in run(f"{name}.py", "--help").stdout
-    done = run(f"{name}.py", sweep, "-o", tmp_path / "out.png")
+    assert "RUN..." in invoke(name, "--help").stdout
+    done = invoke(name, sweep, "-o", tmp_path / "out.png")
     assert done.stdout.splitlines() == [str(tmp_path / "out.svg"), str(tmp_path / "out.png")], done.stderr
 
 
 def test_runs_of_other_conditions_are_refused_by_name(sweep: Path, tmp_path: Path) -> None:
     records = [trajectory(0, correct=True, seconds=1, method="base")]
     other = run_folder(tmp_path / "other", records, method="base", dataset_sha256="2" * 64)
-    done = run("pareto.py", sweep, other, "-o", tmp_path / "out")
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    done = invoke("pareto", sweep, other, "-o", tmp_path / "out")
+    assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
     assert re.search("dataset_sha256 differ", done.stderr)
-    assert run("pareto.py", sweep, other, "-o", tmp_path / "out", "--force").returncode == 0
-    assert run("pareto.py", sweep, "-o", tmp_path / "no" / "out").returncode == 2
+    assert invoke("pareto", sweep, other, "-o", tmp_path / "out", "--force").exit_code == 0
+    assert invoke("pareto", sweep, "-o", tmp_path / "no" / "out").exit_code == 2
 
 
 def test_what_ran_side_by_side_takes_its_time_once() -> None:

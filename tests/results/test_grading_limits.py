@@ -194,14 +194,14 @@ EDGES = [
 
 @pytest.mark.parametrize("name", PATTERNS)
 def test_no_pattern_takes_more_than_linear_time(name: str) -> None:
-    """50,000 characters of bait: a quadratic pattern would take seconds to minutes for some."""
+    """20,000 characters of bait: a quadratic pattern would take seconds for some."""
     pattern = PATTERNS[name]
     for bait in BAIT:
         for before, after in EDGES:
-            text = before + bait * (50_000 // len(bait)) + after
+            text = before + bait * (20_000 // len(bait)) + after
             begin = time.process_time()
             _ = pattern.fullmatch(text) if name in WHOLE else list(pattern.finditer(text))
-            assert time.process_time() - begin < 1.0, (before, bait, after)
+            assert time.process_time() - begin < 0.5, (before, bait, after)
 
 
 def test_the_last_box_is_found_as_before_among_escapes() -> None:
@@ -245,6 +245,7 @@ def test_a_worker_killed_in_the_moment_of_writing_is_replaced(worker: Worker, mo
     assert worker.equal("x+1", "1+x") == (True, "math-verify")
 
 
+@pytest.mark.slow
 def test_a_worker_killed_while_it_works_is_asked_again(worker: Worker) -> None:
     """By somebody else, as the kernel does when memory is short: that is not its time limit."""
     assert worker.equal("x+1", "1+x")[0]

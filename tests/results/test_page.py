@@ -149,6 +149,7 @@ def long_runs(top: Path) -> Path:
     return top
 
 
+@pytest.mark.slow
 def test_500_long_trajectories_fit_in_5_mb_and_the_page_says_what_is_left_out(tmp_path: Path) -> None:
     html = page(load_runs(long_runs(tmp_path / "runs")))
     assert 4_500_000 < len(html.encode()) <= 5_000_000
