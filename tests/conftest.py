@@ -1,5 +1,6 @@
 """Fixtures that several test modules share, and which tests need real engines."""
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -32,6 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in filter(shares, items):
         item.add_marker(pytest.mark.engines)
     items.sort(key=shares)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported is never garbage: looking through it for some took more time than many tests do."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -5,23 +5,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+import drawing
 import pytest
-from checkout import ROOT
 from command_line import invoke
+from judge import judge
+from knobs import knobs
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from pareto import AXES, pareto
 from run_folders import record, run_folder, settings
+from steps import _seconds, steps
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.results.records import write_json
-
-PLOTS = ROOT / "plots"
-
-import drawing  # noqa: E402
-from judge import judge  # noqa: E402
-from knobs import knobs  # noqa: E402
-from pareto import AXES, pareto  # noqa: E402
-from steps import _seconds, steps  # noqa: E402
 
 
 def request(purpose: str, seconds: float, start_s: float = 0.0) -> dict[str, Any]:

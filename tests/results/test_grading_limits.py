@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -200,8 +201,8 @@ def test_no_pattern_takes_more_than_linear_time(name: str) -> None:
         for before, after in EDGES:
             text = before + bait * (20_000 // len(bait)) + after
             begin = time.process_time()
-            _ = pattern.fullmatch(text) if name in WHOLE else list(pattern.finditer(text))
-            assert time.process_time() - begin < 0.5, (before, bait, after)
+            _ = pattern.fullmatch(text) if name in WHOLE else deque(pattern.finditer(text), maxlen=0)
+            assert time.process_time() - begin < 0.2, (before, bait, after)
 
 
 def test_the_last_box_is_found_as_before_among_escapes() -> None:
