@@ -26,8 +26,8 @@ from typing import Any, NoReturn
 import click
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT
-from test_report import record, run_folder, settings
+from checkout import ROOT
+from run_folders import record, run_folder, settings
 
 from sgl_specreason.plan import catalog
 from sgl_specreason.results.records import write_json
