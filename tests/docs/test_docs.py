@@ -25,8 +25,8 @@ from typing import Any, NoReturn
 
 import click
 import pytest
-from click.testing import CliRunner
 from checkout import ROOT
+from click.testing import CliRunner
 from run_folders import record, run_folder, settings
 
 from sgl_specreason.plan import catalog
