@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FAULTS ?= 60
+WORKERS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: demo test bench faults lint clean
+.PHONY: demo test test-fast bench faults lint clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
@@ -20,7 +21,11 @@ demo: $(READY)
 test: $(READY)
 	tools/debian.sh chromedriver "chromium chromium-driver" "the tests of the page in a browser are skipped"
 	tools/debian.sh faketime faketime "the test of faults is skipped"
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not engines"
+	$(BIN)/python -m pytest -m engines
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not engines and not slow"
 
 faults: $(READY)
 	tools/debian.sh faketime faketime "the clock cannot be made to jump"

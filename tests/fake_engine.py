@@ -1,7 +1,7 @@
 """A scripted engine that speaks SGLang's HTTP, for testing our logic under strange answers.
 
 A test gives it a function from a request to a reply; tokens are characters. Nothing here claims that the system works:
-that is what `test_real_engine.py` is for.
+that is what the tests on `real_engines.py` are for.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """What every wrong use of a command or a file gets: exit code 2, one line that names it, and nothing left behind."""
 
-import importlib
 import json
 import os
+import runpy
 import shlex
 import socket
 import subprocess
@@ -15,22 +15,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
-from click.testing import CliRunner, Result
-from test_report import answers, record, run_folder, settings
+from checkout import ROOT
+from click.testing import Result
+from command_line import COMMANDS, invoke
+from run_folders import answers, record, run_folder, settings
+from user_files import BENCH, PAIR, PRESET, ROW, SWEEP, Content, run, with_file, written
 
-from sgl_specreason import eval, report
 from sgl_specreason.engines import keeper
 from sgl_specreason.plan import gpus
 from sgl_specreason.text.prompts import PLACEHOLDERS, load_prompts
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "plots"))
-COMMANDS: dict[str, click.Command] = {"eval": eval.main, "report": report.main} | {
-    name: importlib.import_module(name).main for name in ("pareto", "knobs", "steps", "judge")
-}
-Content = str | bytes | Callable[[Path], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,42 +39,6 @@ class Wrong:
 
 def wrong(command: str, line: str, *named: str, files: dict[str, Content] | None = None) -> Wrong:
     return Wrong(command=command, words=shlex.split(line), named=named, files=files or {})
-
-
-def run(**changes: Any) -> Callable[[Path], Any]:
-    """A run folder of four problems, whose config or last record has these changes; with None the key is left out."""
-
-    def make(path: Path) -> None:
-        of_config = changes.get("config", {})
-        of_record = changes.get("record", {})
-        records = [*answers(True, False, True), record(3, correct=True) | of_record]
-        run_folder(path, [without_none(one) for one in records], **changes.get("settings", {}))
-        file = path / "config.json"
-        file.write_text(json.dumps(without_none(json.loads(file.read_text()) | of_config)))
-
-    return make
-
-
-def without_none(table: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in table.items() if value is not None}
-
-
-def with_file(name: str, content: str | bytes) -> Callable[[Path], Any]:
-    """A run folder in which this file has this content."""
-
-    def make(path: Path) -> None:
-        run()(path)
-        written(path / name, content)
-
-    return make
-
-
-def written(path: Path, content: Content) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if callable(content):
-        content(path)
-    else:
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def folder(path: Path) -> None:
@@ -99,11 +57,6 @@ def several(**runs: Callable[[Path], Any]) -> Callable[[Path], Any]:
     return make
 
 
-BENCH = 'title = "Mine"\nprompt = "math"\ngrader = "integer"\n'
-ROW = '{"id": "q", "problem": "2+2", "answer": "4"}\n'
-PAIR = 'title = "Mine"\nbase = "bundled:base"\nsmall = "bundled:small"\n'
-PRESET = 'title = "Mine"\n[policy]\n'
-SWEEP = 'title = "Mine"\n[grid]\n'
 BINARY = b"\xff\xfe\x00"
 DEEP = "[" * 100_000
 
@@ -589,10 +542,6 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def invoke(command: str, *words: str) -> Result:
-    return CliRunner().invoke(COMMANDS[command], list(words), catch_exceptions=False)
-
-
 def refused(result: Result, *named: str) -> None:
     assert result.exit_code == 2, result.output
     assert result.stderr.startswith("error: ")
@@ -658,13 +607,17 @@ TOOLS = {
 
 
 @pytest.mark.parametrize(("script", "words"), TOOLS.items(), ids=TOOLS)
-def test_tools_refuse_in_the_same_way(script: str, words: list[str], tmp_path: Path) -> None:
-    script = str(ROOT / "tools" / script.partition(",")[0])
-    done = subprocess.run(
-        [sys.executable, script, *words], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path
-    )
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-    assert done.stderr.startswith("error: ")
+def test_tools_refuse_in_the_same_way(
+    script: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process, which has imported what they import."""
+    path = str(ROOT / "tools" / script.partition(",")[0])
+    monkeypatch.setattr(sys, "argv", [path, *words])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(path, run_name="__main__")
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith("error: ")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import hypothesis
 import pytest
 from click.testing import Result
+from command_line import invoke
 from hypothesis import strategies as st
-from test_bad_input import BENCH, PAIR, PRESET, ROW, SWEEP, invoke, run, written
-from test_report import record
+from run_folders import record
+from user_files import BENCH, PAIR, PRESET, ROW, SWEEP, run, written
 
 from sgl_specreason.engines import keeper
 from sgl_specreason.plan import gpus

@@ -6,14 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from command_line import invoke
 
-from sgl_specreason.eval import main
 from sgl_specreason.plan import gpus
-
-
-def invoke(*words: str) -> Result:
-    return CliRunner().invoke(main, list(words), catch_exceptions=False)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +27,7 @@ def test_the_largest_pair_that_fits_is_taken(
 
 
 def test_list_shows_everything_that_can_be_named() -> None:
-    result = invoke("--list")
+    result = invoke("eval", "--list")
     assert result.exit_code == 0
     for word in ("demo", "math500", "aime24", "qwq-32b+r1-1.5b", "specreason", "base", "small", "paper", "default"):
         assert word in result.stdout
@@ -42,7 +37,7 @@ def test_a_dry_run_shows_settings_prompts_and_commands_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = invoke("--bench", "demo", "--dry-run", "--threshold", "6.5")
+    result = invoke("eval", "--bench", "demo", "--dry-run", "--threshold", "6.5")
     assert result.exit_code == 0
     for word in ('"threshold": 6.5', "<think>", "Start from", "My score", "sglang.launch_server", "--sleep-on-idle"):
         assert word in result.stdout

@@ -3,8 +3,8 @@
 import importlib.util
 import random
 import sys
-from pathlib import Path
 
+from checkout import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,7 +70,7 @@ def test_the_bench_is_the_same_on_every_machine() -> None:
 
 def test_training_draws_no_problem_of_the_test_split() -> None:
     """What `tools/train_demo.py` trains on, and not only what the split says."""
-    path = Path(__file__).parents[2] / "tools" / "train_demo.py"
+    path = ROOT / "tools" / "train_demo.py"
     spec = importlib.util.spec_from_file_location("train_demo", path)
     assert spec is not None
     assert spec.loader is not None

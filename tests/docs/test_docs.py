@@ -25,9 +25,9 @@ from typing import Any, NoReturn
 
 import click
 import pytest
+from checkout import ROOT
 from click.testing import CliRunner
-from conftest import ROOT
-from test_report import record, run_folder, settings
+from run_folders import record, run_folder, settings
 
 from sgl_specreason.plan import catalog
 from sgl_specreason.results.folder import write_json

@@ -1,4 +1,4 @@
-"""Engine processes: started in order, ended whatever happens. Stub commands here; `test_real_engine.py` has the real ones."""
+"""Engine processes: started in order, ended whatever happens. Stub commands here; `real_engines.py` has the real ones."""
 
 import os
 import signal
@@ -70,6 +70,7 @@ def test_a_killed_guard_takes_the_engine_with_it(tmp_path: Path) -> None:
     assert alive == []
 
 
+@pytest.mark.engines
 def test_an_engine_that_dies_shows_its_command_and_the_end_of_its_log(tmp_path: Path) -> None:
     """A real launch of SGLang on a model that is not there."""
     spec = EngineSpec(role="base", model=str(tmp_path / "no-model"), args=("--device", "cpu"), env=cpu_env())

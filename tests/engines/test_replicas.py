@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from checkout import ROOT
 from click.testing import CliRunner
 from fake_engine import CharTokenizer, FakeEngine, Payload, Raw, Script, digits
 
@@ -33,7 +34,6 @@ from sgl_specreason.plan.plan import Plan
 from sgl_specreason.plan.resolve import resolve
 from sgl_specreason.text.steps import Author
 
-ROOT = Path(__file__).parents[2]
 KEY = "a key of the tests, long enough to be looked for"
 STUB = """
 import http.server, json, os, sys, time

@@ -4,11 +4,11 @@ import gc
 import threading
 import time
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from fake_engine import CharTokenizer, FakeEngine, Held, Payload, Raw, digits, prompt_of
+from fake_pair import CLOSED_TURN, TURN, WRITTEN, Pair, Start, frontend_threads, thought
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sglang.lang.interpreter import StreamExecutor
@@ -16,74 +16,7 @@ from sglang.lang.interpreter import StreamExecutor
 from sgl_specreason.engines import transport
 from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.errors import RequestError
-from sgl_specreason.method.policy import Method, Policy
-from sgl_specreason.method.program import run_trajectory
-from sgl_specreason.method.trajectory import Texts, Trajectory
-
-Start = Callable[..., FakeEngine]
-TURN, CLOSED_TURN = "[JUDGE]", "[JUDGE CLOSED]"
-TEXTS = Texts(
-    prompts={"base": "B:", "small": "S:"},
-    judge_open=TURN,
-    judge_closed=CLOSED_TURN,
-    binary_open="[YES OR NO]",
-    binary_closed="[YES OR NO, CLOSED]",
-    close="Time is up.</think>\n\n",
-    think_end="</think>",
-)
-
-
-class Pair:
-    """Two scripted engines: `drafts`, `scores` and `writes` are handed out in order, the last one for ever."""
-
-    def __init__(self, start: Start, drafts: list[Any], scores: list[Any], writes: list[Any]) -> None:
-        self.turns = {"draft": drafts, "score": scores, "write": writes}
-        self.asked: dict[str, list[str]] = {"draft": [], "score": [], "write": []}
-        self.small = start(lambda prompt, payload: self.next("draft", prompt))
-        self.base = start(self.judge_or_write)
-        self.engines = {
-            role: Endpoint(engine.url, role=role, tokenizer=CharTokenizer(), timeout_s=5)
-            for role, engine in (("base", self.base), ("small", self.small))
-        }
-
-    def judge_or_write(self, prompt: str, payload: Payload) -> Any:
-        kind = "score" if payload["sampling_params"]["max_new_tokens"] == 0 else "write"
-        return self.next(kind, prompt)
-
-    def judge_after(self, drafts: int = 0, *, writes: int = 0, last: int = 0) -> None:
-        """Has the judge wait until that many drafts, from its judgement `last` on also that many of base's steps, are begun."""
-
-        def patient(prompt: str, payload: Payload) -> Any:
-            deadline = time.monotonic() + 5
-            judging = payload["sampling_params"]["max_new_tokens"] == 0 and len(self.asked["score"]) + 1 >= last
-            while time.monotonic() < deadline and (
-                len(self.asked["draft"]) < drafts or (judging and len(self.asked["write"]) < writes)
-            ):
-                time.sleep(0.005)
-            return self.judge_or_write(prompt, payload)
-
-        self.base.script = patient
-
-    def next(self, kind: str, prompt: str) -> Any:
-        self.asked[kind].append(prompt)
-        turns = self.turns[kind]
-        reply = turns[min(len(self.asked[kind]), len(turns)) - 1]
-        return digits(reply) if isinstance(reply, int) else reply
-
-    def run(self, method: Method = "specreason", **policy: Any) -> Trajectory:
-        trajectory = Trajectory(
-            problem_id="p",
-            sample=0,
-            sampling_seed=7,
-            policy=Policy(**{"budget_tokens": 500, "step_tokens": 50, "temperature": 0.0, "lookahead": 0, **policy}),
-            texts=TEXTS,
-        )
-        run_trajectory(method, trajectory, self.engines)  # type: ignore[arg-type]
-        return trajectory
-
-
-def thought(trajectory: Trajectory) -> str:
-    return "".join(kept.step.text for kept in trajectory.kept)
+from sgl_specreason.method.policy import Method
 
 
 def test_accepted_steps_are_kept_and_the_answer_is_written_by_base(fake_engine: Start) -> None:
@@ -356,11 +289,6 @@ def test_no_state_counts_on_a_thread_when_it_is_collected(fake_engine: Start) ->
     assert frontend_threads() == []
 
 
-def frontend_threads() -> list[str]:
-    """The frontend's workers: threads whose target is a context's `run`."""
-    return [thread.name for thread in threading.enumerate() if thread.name.endswith("(run)")]
-
-
 def test_a_slow_answer_meets_a_deadline(fake_engine: Start) -> None:
     def slow(prompt: str, payload: Payload) -> str:
         time.sleep(1.5)
@@ -380,12 +308,6 @@ def test_a_slow_trajectory_is_only_slow(fake_engine: Start) -> None:
     pair = Pair(fake_engine, ["x"], [9], ["A"])
     pair.engines["small"] = Endpoint(fake_engine(slow).url, role="small", tokenizer=CharTokenizer())
     assert pair.run().answer == "A"
-
-
-PIECES = st.sampled_from(
-    ["a", "bc", "\n", "\n\n", "</think>", "</thi", "nk>", "\x03", " ", "\\boxed{", "}", "é", "\x00"]
-)
-WRITTEN = st.lists(PIECES, max_size=8).map("".join)
 
 
 @settings(max_examples=150, deadline=None)

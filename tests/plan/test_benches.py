@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from command_line import invoke
 from fake_hub import FakeHub
 
 from sgl_specreason.errors import UsageError
@@ -190,9 +191,8 @@ def test_choices_are_shuffled_by_the_question_alone(tmp_path: Path) -> None:
 def test_no_text_of_a_private_bench_is_shown_or_recorded(tmp_path: Path) -> None:
     file = tmp_path / "gpqa.jsonl"
     file.write_bytes(gpqa_rows(3))
-    command = [sys.executable, "-m", "sgl_specreason.eval", "--bench", "gpqa", "--pair", "demo", "--dry-run"]
-    done = subprocess.run([*command, "--data", str(file)], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+    done = invoke("eval", "--bench", "gpqa", "--pair", "demo", "--dry-run", "--data", file)
+    assert done.exit_code == 0, done.stderr
     assert "question 0" not in done.stdout
     record = {
         "problem_id": "rec0",

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from fake_engine import FakeEngine, Payload, Raw, prompt_of
+from fake_pair import WRITTEN, Pair, Start, frontend_threads, thought
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_program import WRITTEN, Pair, frontend_threads, thought
 
 from sgl_specreason.engines import startup
 from sgl_specreason.engines.servers import EngineSpec
@@ -25,7 +25,6 @@ from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.steps import Author
 from sgl_specreason.text.tokenizers import load_tokenizer
 
-Start = Callable[..., FakeEngine]
 TOO_LONG = "The input ({} tokens) is longer than the model's context length ({} tokens)."
 TOO_MUCH = (
     "Requested token count exceeds the model's maximum context length of {} tokens. You requested a total of {} tokens: "
@@ -172,7 +171,7 @@ METHODS = st.sampled_from(["specreason", "specreason", "specreason", "specreason
 SPOKEN = st.lists(st.one_of(WRITTEN, st.sampled_from(["a step.\n\n", "unlikely # here.\n\n", "x" * 90])), min_size=1)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(SPOKEN, st.lists(st.integers(0, 9), min_size=1), SPOKEN, POLICIES, KNOBS, METHODS)
 def test_budgets_are_hard_to_the_token(
     drafts: list[str],

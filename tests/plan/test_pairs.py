@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_eval_input import invoke
+from command_line import invoke
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.plan import gpus
@@ -313,7 +313,7 @@ def test_models_of_unknown_size_get_fixed_shares_and_the_plan_says_so() -> None:
 
 def test_the_dry_run_plans_for_cards_that_are_not_here(shared_data: Path) -> None:
     result = invoke(
-        "--bench", "math500", "--data", str(shared_data / "math500.jsonl"), "--gpus", "2xA6000-48", "--dry-run"
+        "eval", "--bench", "math500", "--data", str(shared_data / "math500.jsonl"), "--gpus", "2xA6000-48", "--dry-run"
     )
     assert result.exit_code == 0, result.stderr
     rows = [line.split() for line in result.stdout.splitlines() if line.lstrip().startswith(("small  ", "base  "))]
@@ -332,7 +332,7 @@ def test_the_dry_run_plans_for_cards_that_are_not_here(shared_data: Path) -> Non
 
 def test_gpus_are_only_named_for_a_dry_run() -> None:
     for words, said in ((["2x80"], "--dry-run"), (["lots", "--dry-run"], "--gpus lots: wants COUNTxGB")):
-        result = invoke("--bench", "math500", "--gpus", *words)
+        result = invoke("eval", "--bench", "math500", "--gpus", *words)
         assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
         assert result.stderr.startswith("error: --gpus")
         assert said in result.stderr

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import answers, run_folder
+from run_folders import answers, run_folder
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.method.policy import Policy

@@ -2,29 +2,24 @@
 
 import itertools
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import drawing
 import pytest
+from command_line import invoke
+from judge import judge
+from knobs import knobs
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from test_report import record, run_folder, settings
+from pareto import AXES, pareto
+from run_folders import record, run_folder, settings
+from steps import _seconds, steps
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.results.folder import write_json
 from sgl_specreason.results.lines import Finished
 from sgl_specreason.typed import typed
-
-PLOTS = Path(__file__).parents[2] / "plots"
-sys.path.insert(0, str(PLOTS))
-
-import drawing  # noqa: E402
-from judge import judge  # noqa: E402
-from knobs import knobs  # noqa: E402
-from pareto import AXES, pareto  # noqa: E402
-from steps import _seconds, steps  # noqa: E402
 
 
 def request(purpose: str, seconds: float, start_s: float = 0.0) -> dict[str, Any]:
@@ -141,27 +136,21 @@ def test_what_holds_nothing_to_draw_is_refused(sweep: Path) -> None:
         judge(drawing.read([sweep / "base-7.0"]))
 
 
-def run(script: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, PLOTS / script, *words], capture_output=True, text=True, timeout=60, check=False
-    )
-
-
 @pytest.mark.parametrize("name", FIGURES)
 def test_each_script_has_help_and_says_what_it_wrote(sweep: Path, tmp_path: Path, name: str) -> None:
-    assert "RUN..." in run(f"{name}.py", "--help").stdout
-    done = run(f"{name}.py", sweep, "-o", tmp_path / "out.png")
+    assert "RUN..." in invoke(name, "--help").stdout
+    done = invoke(name, sweep, "-o", tmp_path / "out.png")
     assert done.stdout.splitlines() == [str(tmp_path / "out.svg"), str(tmp_path / "out.png")], done.stderr
 
 
 def test_runs_of_other_conditions_are_refused_by_name(sweep: Path, tmp_path: Path) -> None:
     records = [trajectory(0, correct=True, seconds=1, method="base")]
     other = run_folder(tmp_path / "other", records, method="base", dataset_sha256="2" * 64)
-    done = run("pareto.py", sweep, other, "-o", tmp_path / "out")
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    done = invoke("pareto", sweep, other, "-o", tmp_path / "out")
+    assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
     assert re.search("dataset_sha256 differ", done.stderr)
-    assert run("pareto.py", sweep, other, "-o", tmp_path / "out", "--force").returncode == 0
-    assert run("pareto.py", sweep, "-o", tmp_path / "no" / "out").returncode == 2
+    assert invoke("pareto", sweep, other, "-o", tmp_path / "out", "--force").exit_code == 0
+    assert invoke("pareto", sweep, "-o", tmp_path / "no" / "out").exit_code == 2
 
 
 def test_what_ran_side_by_side_takes_its_time_once() -> None:

@@ -5,12 +5,13 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 
 from sgl_specreason.replays.trace import TracedProblem, synthetic
 from sgl_specreason.results.lines import Request
 from sgl_specreason.results.summary import Run, load_runs
 
+pytestmark = pytest.mark.engines
 COMMAND = ("--synthetic", "--acceptance", "0.6", "--pair", "demo", "--limit", "8")
 TRACE = synthetic(problems=8, thinking_tokens=320, prompt_tokens=60, answer_tokens=24).accepting(0.6, 0)
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import drawing
 import pytest
 from click.testing import CliRunner, Result
 from fake_engine import FakeEngine, Payload, digits
+from run_folders import answers, drafted, run_folder
 from scripted import OTHER, TagTokenizer
-from test_report import answers, run_folder
 
 from sgl_specreason import report
 from sgl_specreason.engines import endpoint, startup
@@ -245,8 +246,6 @@ def test_an_engine_that_writes_less_than_asked_for_fails_the_trajectory(noise: C
 
 
 def test_first_steps_that_base_wrote_unasked_are_so_in_the_replay(noise: Callable[..., Any], tmp_path: Path) -> None:
-    from test_trace import drafted
-
     policy = {"budget_tokens": 512, "threshold": 7.0, "score_rule": "greedy", "first_n": 1}
     folder = run_folder(tmp_path / "run", [drafted()], policy=policy)
     _, endpoints = noise()
@@ -355,11 +354,6 @@ def test_a_replay_is_never_shown_beside_a_run_or_drawn(attached: Callable[..., R
     real = run_folder(tmp_path / "real", answers(True, False, True, True))
     result = CliRunner().invoke(report.main, [str(top), str(real), "--force"])
     assert (result.exit_code, "does not compare with a run" in result.stderr) == (2, True)
-    sys.path.insert(0, str(Path(__file__).parents[2] / "plots"))
-    try:
-        import drawing
-    finally:
-        sys.path.pop(0)
     with pytest.raises(UsageError, match="a replay has no answers and is not drawn"):
         drawing.read([top], force=True)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_report import record, run_folder
+from run_folders import drafted, record, run_folder
 
 from sgl_specreason.errors import RecordError, UsageError
 from sgl_specreason.replays.trace import (
@@ -69,21 +69,6 @@ def test_steps_are_about_as_long_as_asked_for() -> None:
     assert 44 <= found["step_tokens_median"] <= 52
     assert 5700 <= found["thinking_tokens_mean"] <= 6600
     assert found["thinking_tokens_max"] <= 8192
-
-
-def drafted() -> dict[str, Any]:
-    """A record with an accepted, a rejected and an unasked step."""
-    steps = [
-        {"by": "base", "text": "a", "tokens": 5},
-        {"by": "small", "text": "b", "tokens": 7, "accepted": True},
-        {"by": "base", "text": "c", "tokens": 9, "accepted": False, "draft": {"text": "d", "tokens": 11}},
-    ]
-    requests = [
-        {"engine": "base", "purpose": "judge", "start_s": 0.0, "seconds": 1.0, "prompt_tokens": 30},
-        {"engine": "base", "purpose": "regenerate", "start_s": 0.0, "seconds": 1.0, "prompt_tokens": 40},
-        {"engine": "small", "purpose": "draft", "start_s": 0.0, "seconds": 1.0, "prompt_tokens": 45},
-    ]
-    return record(1, correct=True, answer_tokens=3) | {"steps": steps, "requests": requests}
 
 
 def test_a_run_of_specreason_gives_its_own_lengths_and_verdicts(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
 import pytest
-from test_report import record, run_folder
+from run_folders import record, run_folder
 
 from sgl_specreason.errors import SpecReasonError
 from sgl_specreason.plan.catalog import Grader
@@ -71,16 +72,18 @@ def costs_little(answer: str, gold: str, grader: Grader) -> grading.Verdict:
     return verdict
 
 
-HARD = {
+ENDLESS = {  # these take all the time that they get
     "a tower of powers": "9^{9^{9^9}}",
     "a power of a power": "10^{10^8}",
-    "a factorial": "100000!",
     "a factorial of factorials": "9!!!!",
     "a factorial of a power": "(10^{10})!",
     "a binomial": "\\binom{10^9}{10^8}",
     "a long sum": "\\sum_{k=1}^{10^9} \\frac{1}{k^2}",
     "an integral": "\\int_0^1 e^{x^{x^x}} dx",
     "a polynomial's power": "(x+y+z+1)^{200}",
+}
+HARD = {
+    "a factorial": "100000!",
     "a binomial's large power": "(x+1)^{10^6}-1",
     "exponentials of exponentials": "e^{e^{e^{e^{10}}}}",
     "a power of plain text": "9**9**9**9",
@@ -104,7 +107,13 @@ HARD = {
 }
 
 
-@pytest.mark.parametrize("answer", HARD.values(), ids=HARD)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(pytest.param(answer, id=name) for name, answer in HARD.items()),
+        *(pytest.param(answer, id=name, marks=pytest.mark.slow) for name, answer in ENDLESS.items()),
+    ],
+)
 def test_mathematics_made_to_hurt_costs_at_most_the_limit(answer: str) -> None:
     verdict = costs_little(f"\\boxed{{{answer}}}", "5x+\\frac{1}{2}", "math")
     assert not verdict.correct
@@ -186,14 +195,14 @@ EDGES = [
 
 @pytest.mark.parametrize("name", PATTERNS)
 def test_no_pattern_takes_more_than_linear_time(name: str) -> None:
-    """50,000 characters of bait: a quadratic pattern would take seconds to minutes for some."""
+    """20,000 characters of bait: a quadratic pattern would take seconds for some."""
     pattern = PATTERNS[name]
     for bait in BAIT:
         for before, after in EDGES:
-            text = before + bait * (50_000 // len(bait)) + after
+            text = before + bait * (20_000 // len(bait)) + after
             begin = time.process_time()
-            _ = pattern.fullmatch(text) if name in WHOLE else list(pattern.finditer(text))
-            assert time.process_time() - begin < 1.0, (before, bait, after)
+            _ = pattern.fullmatch(text) if name in WHOLE else deque(pattern.finditer(text), maxlen=0)
+            assert time.process_time() - begin < 0.2, (before, bait, after)
 
 
 def test_the_last_box_is_found_as_before_among_escapes() -> None:
@@ -237,6 +246,7 @@ def test_a_worker_killed_in_the_moment_of_writing_is_replaced(worker: Worker, mo
     assert worker.equal("x+1", "1+x") == (True, "math-verify")
 
 
+@pytest.mark.slow
 def test_a_worker_killed_while_it_works_is_asked_again(worker: Worker) -> None:
     """By somebody else, as the kernel does when memory is short: that is not its time limit."""
     assert worker.equal("x+1", "1+x")[0]

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import invoke
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from run_folders import record, run_folder, settings
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
-from test_report import invoke, record, run_folder, settings
 
 from sgl_specreason.results.page.build import page
 from sgl_specreason.results.page.trajectories import packed, told
@@ -80,7 +81,7 @@ def opened(text: str) -> Record:
 
 
 def test_the_page_is_one_file_with_table_figures_and_problems(tmp_path: Path) -> None:
-    done = invoke("--html", compared(tmp_path / "runs"), "-o", tmp_path / "page.html")
+    done = invoke("report", "--html", compared(tmp_path / "runs"), "-o", tmp_path / "page.html")
     assert done.exit_code == 0, done.output
     html = (tmp_path / "page.html").read_text()
     assert set(re.findall(r'<[^>]+\s(?:src|href)="([^":]*:|#)', html)) == {"data:", "#"}
@@ -100,23 +101,23 @@ def test_the_page_is_one_file_with_table_figures_and_problems(tmp_path: Path) ->
 def test_the_page_changes_nothing_in_the_run_folders(tmp_path: Path) -> None:
     runs = compared(tmp_path / "runs")
     before = {file: file.read_bytes() for file in runs.rglob("*") if file.is_file()}
-    assert invoke("--html", runs, "-o", tmp_path / "page.html").exit_code == 0
+    assert invoke("report", "--html", runs, "-o", tmp_path / "page.html").exit_code == 0
     assert {file: file.read_bytes() for file in runs.rglob("*") if file.is_file()} == before
 
 
 @pytest.mark.parametrize("words", [[], ["-o", "missing/page.html"]])
 def test_a_page_that_cannot_be_written_is_one_line(tmp_path: Path, words: list[str]) -> None:
-    done = invoke("--html", compared(tmp_path / "runs"), *words)
+    done = invoke("report", "--html", compared(tmp_path / "runs"), *words)
     assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
 
 
 def test_runs_of_other_conditions_make_no_page(tmp_path: Path) -> None:
     compared(tmp_path / "runs")
     run_folder(tmp_path / "runs" / "other", [record(1, correct=True)], seed=1)
-    done = invoke("--html", tmp_path / "runs", "-o", tmp_path / "page.html")
+    done = invoke("report", "--html", tmp_path / "runs", "-o", tmp_path / "page.html")
     assert (done.exit_code, "seed" in done.stderr) == (2, True)
     assert not (tmp_path / "page.html").exists()
-    done = invoke("--html", "--force", tmp_path / "runs", "-o", tmp_path / "page.html")
+    done = invoke("report", "--html", "--force", tmp_path / "runs", "-o", tmp_path / "page.html")
     assert "Differs: seed" in (tmp_path / "page.html").read_text()
 
 
@@ -149,6 +150,7 @@ def long_runs(top: Path) -> Path:
     return top
 
 
+@pytest.mark.slow
 def test_500_long_trajectories_fit_in_5_mb_and_the_page_says_what_is_left_out(tmp_path: Path) -> None:
     html = page(load_runs(long_runs(tmp_path / "runs")))
     assert 4_500_000 < len(html.encode()) <= 5_000_000

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import invoke, run_folder
-from test_report import record as finished
+from command_line import invoke
+from run_folders import record as finished
+from run_folders import run_folder
 
 from sgl_specreason.errors import RecordError, UsageError, WriteError
 from sgl_specreason.plan.plan import digest
@@ -184,7 +185,7 @@ def test_a_folder_of_the_first_version_is_shown(
     monkeypatch.chdir(tmp_path)
     policy = {"threshold": 7.0, "score_rule": "greedy", "budget_tokens": 8192}
     folder = run_folder(tmp_path / "run", [FIRST], policy=policy)
-    done = invoke(folder, *form)
+    done = invoke("report", folder, *form)
     assert done.exit_code == 0, done.output
     (line,) = (folder / "trajectories.jsonl").read_text().splitlines()
     assert json.loads(line) | {"grader": "integer"} == FIRST
@@ -198,7 +199,7 @@ def test_what_this_version_does_not_know_is_no_error_and_is_kept(tmp_path: Path)
     newer = finished(1, correct=False, answer_text="\\boxed{4}", mood="calm", steps=steps)
     folder = run_folder(tmp_path / "run", [newer], mood="calm")
     config = json.loads((folder / "config.json").read_text())
-    assert invoke(folder, "--rescore").exit_code == 0
+    assert invoke("report", folder, "--rescore").exit_code == 0
     RunFolder.open(folder, config, resume=True)
     kept = json.loads((folder / "trajectories.jsonl").read_text())
     assert kept["correct"] is True

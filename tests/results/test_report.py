@@ -5,83 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from command_line import invoke
+from run_folders import answers, record, run_folder, settings
 
-from sgl_specreason.method.policy import Policy
 from sgl_specreason.report import main
 from sgl_specreason.results.folder import write_json
 from sgl_specreason.results.lines import Finished
 from sgl_specreason.results.summaries import written
 from sgl_specreason.results.summary import against_base, load_runs
 from sgl_specreason.results.table import comparison
-
-
-def settings(**changes: Any) -> dict[str, Any]:
-    policy = {name: getattr(Policy(), name) for name in Policy.__struct_fields__}
-    return {
-        "bench": "math500",
-        "method": "specreason",
-        "pair": "p",
-        "preset": "default",
-        "models": {"base": "b", "small": "s"},
-        "prompts": {"judge": "0" * 64},
-        "dataset_sha256": "1" * 64,
-        "samples": 1,
-        "limit": None,
-        "seed": 0,
-        "concurrency": 1,
-        "policy": policy,
-    } | changes
-
-
-def record(problem: int, *, correct: bool, sample: int = 0, **more: Any) -> dict[str, Any]:
-    counts = (
-        "thinking_tokens tokens_base tokens_small tokens_small_kept tokens_discarded answer_tokens steps_kept steps_by_small "
-        "drafts accepted judged prompt_tokens cached_tokens"
-    )
-    return {
-        "problem_id": f"p{problem}",
-        "sample": sample,
-        "correct": correct,
-        "answer": "4" if correct else "5",
-        "answer_text": "\\boxed{4}" if correct else "\\boxed{5}",
-        "gold": "4",
-        "grader": "integer",
-        "truncated": False,
-        "latency_s": 1.0 + problem,
-        "steps": [],
-        "requests": [],
-        **dict.fromkeys(counts.split(), 10),
-        **more,
-    }
-
-
-def run_folder(path: Path, records: list[dict[str, Any]], **changes: Any) -> Path:
-    path.mkdir(parents=True)
-    chosen = settings(**changes)
-    config = {
-        "settings": chosen,
-        "expected": 4 * chosen["samples"],
-        "grader": "math",
-        "gpu": "none",
-        "commit": "c",
-        "prompts": chosen["prompts"],
-        "models": chosen["models"],
-        "versions": {"sglang": "0.5.23"},
-        "dataset_sha256": chosen["dataset_sha256"],
-        "dataset_origin": "here",
-    }
-    write_json(path / "config.json", config)
-    (path / "trajectories.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    return path
-
-
-def answers(*correct: bool) -> list[dict[str, Any]]:
-    return [record(number, correct=right) for number, right in enumerate(correct)]
-
-
-def invoke(*words: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 @pytest.fixture
@@ -93,7 +26,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_a_run_is_shown_and_its_summary_written(pair: tuple[Path, Path]) -> None:
-    done = invoke(pair[0])
+    done = invoke("report", pair[0])
     assert done.exit_code == 0, done.output
     assert "specreason" in done.stdout
     assert "50.0 ± 28.9" in done.stdout
@@ -124,13 +57,13 @@ def test_the_keys_of_a_summary_are_these(pair: tuple[Path, Path]) -> None:
 
 
 def test_runs_are_paired_by_problem_with_base(pair: tuple[Path, Path]) -> None:
-    done = invoke(*pair)
+    done = invoke("report", *pair)
     assert "-25.0 [-75.0, +0.0]" in done.stdout
     assert "better on 0, worse on 1, exact sign test p = 1" in done.stdout
 
 
 def test_json_has_one_object_per_run(pair: tuple[Path, Path]) -> None:
-    spec, base = (json.loads(line) for line in invoke("--json", *pair).stdout.splitlines())
+    spec, base = (json.loads(line) for line in invoke("report", "--json", *pair).stdout.splitlines())
     assert (spec["method"], base["method"]) == ("specreason", "base")
     assert spec["vs_base"]["accuracy"]["difference"] == -0.25
     assert base["vs_base"] is None
@@ -139,10 +72,10 @@ def test_json_has_one_object_per_run(pair: tuple[Path, Path]) -> None:
 
 
 def test_a_file_gets_the_markdown_table(pair: tuple[Path, Path], tmp_path: Path) -> None:
-    done = invoke("--markdown", "--out", tmp_path / "table.md", *pair)
+    done = invoke("report", "--markdown", "--out", tmp_path / "table.md", *pair)
     assert done.stdout == (tmp_path / "table.md").read_text()
     assert done.stdout.startswith("| method")
-    assert invoke("--out", tmp_path / "no" / "table.md", *pair).exit_code == 2
+    assert invoke("report", "--out", tmp_path / "no" / "table.md", *pair).exit_code == 2
 
 
 DIFFERENT: dict[str, dict[str, Any]] = {
@@ -157,10 +90,10 @@ DIFFERENT: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(("key", "change"), DIFFERENT.items(), ids=DIFFERENT)
 def test_other_conditions_do_not_compare(pair: tuple[Path, Path], tmp_path: Path, key: str, change: Any) -> None:
     other = run_folder(tmp_path / "other", answers(True, True, True, True), method="base", **change)
-    refused = invoke(pair[0], other)
+    refused = invoke("report", pair[0], other)
     assert refused.exit_code == 2
     assert key in refused.stderr
-    forced = invoke("--force", pair[0], other)
+    forced = invoke("report", "--force", pair[0], other)
     assert forced.exit_code == 0
     assert f"{key}: " in forced.stdout
 
@@ -168,12 +101,12 @@ def test_other_conditions_do_not_compare(pair: tuple[Path, Path], tmp_path: Path
 def test_a_knob_of_the_method_is_what_is_compared(pair: tuple[Path, Path], tmp_path: Path) -> None:
     policy = settings()["policy"] | {"threshold": 5.0, "first_n": 2}
     other = run_folder(tmp_path / "other", answers(True, True, True, True), policy=policy)
-    assert invoke(pair[0], other).exit_code == 0
+    assert invoke("report", pair[0], other).exit_code == 0
 
 
 def test_several_samples_show_pass_and_majority(tmp_path: Path) -> None:
     records = [record(n, sample=s, correct=(s < n)) for n in range(4) for s in range(4)]
-    done = invoke(run_folder(tmp_path / "run", records, samples=4))
+    done = invoke("report", run_folder(tmp_path / "run", records, samples=4))
     assert "pass@2" in done.stdout
     assert "maj@4" in done.stdout
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -185,7 +118,7 @@ def test_several_samples_show_pass_and_majority(tmp_path: Path) -> None:
 def test_failed_and_missing_trajectories_make_it_partial(tmp_path: Path) -> None:
     failed = {"problem_id": "p9", "sample": 0, "error": "base: gone", "latency_s": 20.0}
     folder = run_folder(tmp_path / "run", [*answers(True, True), failed])
-    assert "specreason (partial)" in invoke(folder).stdout
+    assert "specreason (partial)" in invoke("report", folder).stdout
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["n"], summary["failed"], summary["partial"]) == (2, 1, True)
 
@@ -194,7 +127,7 @@ def test_requests_that_were_tried_again_are_counted_under_the_table(tmp_path: Pa
     request = {"engine": "small", "purpose": "draft", "start_s": 1.0, "seconds": 2.0}
     tried = record(1, correct=True, requests=[request | {"retries": 2}, request])
     folder = run_folder(tmp_path / "run", [tried, record(2, correct=True)])
-    assert "specreason: requests were tried again 2 times" in invoke(str(folder)).stdout
+    assert "specreason: requests were tried again 2 times" in invoke("report", str(folder)).stdout
     assert json.loads((folder / "summary.json").read_text())["retries"] == 2
 
 
@@ -202,7 +135,7 @@ def test_rescoring_grades_what_is_stored(tmp_path: Path) -> None:
     """A run that an earlier grader got wrong is put right without an engine, and says how much changed."""
     wrong = [record(0, correct=False, answer_text="\\boxed{\\frac{8}{2}}"), *answers(True, True)[1:]]
     folder = run_folder(tmp_path / "run", wrong)
-    done = invoke("--rescore", folder)
+    done = invoke("report", "--rescore", folder)
     assert "1 verdicts changed" in done.stderr
     assert json.loads((folder / "summary.json").read_text())["accuracy"] == 1.0
     (first, *_) = load_runs(folder)[0].records
@@ -224,7 +157,7 @@ def test_runs_of_one_method_are_told_apart_by_their_knobs(tmp_path: Path) -> Non
     for threshold in (3, 7):
         policy = settings()["policy"] | {"threshold": threshold}
         run_folder(tmp_path / "top" / f"t{threshold}", answers(True, True, True, True), policy=policy)
-    done = invoke(tmp_path / "top")
+    done = invoke("report", tmp_path / "top")
     assert "specreason threshold=3" in done.stdout
     assert "specreason threshold=7" in done.stdout
 
@@ -235,10 +168,10 @@ def test_a_sweep_over_a_condition_pairs_each_run_with_the_base_of_its_own(tmp_pa
         for method in ("base", "specreason"):
             path = tmp_path / "top" / f"{method}{budget}"
             run_folder(path, answers(True, True, True, right), method=method, policy=policy)
-    refused = invoke(tmp_path / "top")
+    refused = invoke("report", tmp_path / "top")
     assert (refused.exit_code, "policy.budget_tokens" in refused.stderr) == (2, True)
     write_json(tmp_path / "top" / "sweep.json", {"name": "budget", "grid": {"budget_tokens": [100, 200]}})
-    done = invoke("--json", tmp_path / "top")
+    done = invoke("report", "--json", tmp_path / "top")
     found = [json.loads(line) for line in done.stdout.splitlines()]
     pairings = [run["vs_base"]["accuracy"]["difference"] for run in found if run["method"] == "specreason"]
     assert pairings == [0, 0]
@@ -248,7 +181,7 @@ def test_a_sweep_over_a_condition_pairs_each_run_with_the_base_of_its_own(tmp_pa
 def test_what_is_no_run_folder_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "config.json").write_text(content)
-    refused = invoke(tmp_path)
+    refused = invoke("report", tmp_path)
     assert refused.exit_code == 2
     assert str(tmp_path) in refused.stderr
 
@@ -257,7 +190,7 @@ def test_a_low_label_mass_names_the_template(tmp_path: Path) -> None:
     vague = [
         record(n, correct=True, steps=[{"by": "small", "text": "x", "tokens": 1, "label_mass": 0.2}]) for n in range(4)
     ]
-    assert "prompts/judge.txt" in invoke(run_folder(tmp_path / "run", vague)).stdout
+    assert "prompts/judge.txt" in invoke("report", run_folder(tmp_path / "run", vague)).stdout
 
 
 def test_nothing_finished_is_a_table_too(tmp_path: Path) -> None:
@@ -282,7 +215,7 @@ def shown_run(folder: Path) -> Path:
 
 
 def test_one_trajectory_is_shown_without_colours_when_piped(tmp_path: Path) -> None:
-    done = invoke("--show", shown_run(tmp_path / "run"), "p1")
+    done = invoke("report", "--show", shown_run(tmp_path / "run"), "p1")
     assert done.exit_code == 0, done.output
     assert "1 small, 4 tokens, score 9" in done.stdout
     assert "2 small, 6 tokens, rejected, score 2 [  ▇▁      ]" in done.stdout
@@ -301,5 +234,5 @@ def test_no_text_of_a_model_reaches_the_terminal_as_a_command(tmp_path: Path) ->
 
 @pytest.mark.parametrize("words", [["p9"], ["p1:7"], ["p1:x"], [], ["p1", "p2"]])
 def test_a_trajectory_that_is_not_there_is_one_line(tmp_path: Path, words: list[str]) -> None:
-    done = invoke("--show", shown_run(tmp_path / "run"), *words)
+    done = invoke("report", "--show", shown_run(tmp_path / "run"), *words)
     assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)

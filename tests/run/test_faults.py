@@ -7,14 +7,13 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
-
-sys.path.insert(0, str(ROOT / "tools"))
+from checkout import ROOT
 from faults import SHARES
 
 KINDS = [kind for kind in SHARES if not kind.startswith("own ")]
 
 
+@pytest.mark.engines
 def test_nothing_is_lost_written_twice_left_behind_or_waited_for_in_vain() -> None:
     missing = "root, for a small disk" if os.geteuid() else "" if shutil.which("faketime") else "faketime"
     if missing:

@@ -5,29 +5,12 @@ from typing import Any
 
 import jinja2
 import pytest
+from chat_templates import CHATML, CHATML_THINK, QWEN3, R1
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.prompts import PLACEHOLDERS, Template, load_prompts
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-CHATML_THINK = CHATML.replace("<|im_start|>assistant\n{% endif", "<|im_start|>assistant\n<think>\n{% endif")
-QWEN3 = (  # puts an empty think block before the last assistant message, and none before earlier ones
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"
-    "{% if m.role == 'assistant' %}{{ m.content.split('</think>')[-1].lstrip('\n') }}"
-    "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n"
-    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
-)
-R1 = (  # drops the thought of earlier answers
-    "<BOS>{% for m in messages %}{% if m.role == 'user' %}<User>{{ m.content }}{% else %}"
-    "<Assistant>{{ m.content.split('</think>')[-1] }}<EOS>{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<Assistant><think>\n{% endif %}"
-)
 TEMPLATES = {"chatml": CHATML, "chatml with think": CHATML_THINK, "qwen3": QWEN3, "r1": R1}
 
 

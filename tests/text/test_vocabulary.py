@@ -1,45 +1,19 @@
 """What becomes a control token and what does not, with the bundled tokenizer and with small ones of other kinds."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
+from byte_tokenizers import ADDED, added, bytes_and
+from checkout import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.context import Contexts
 from sgl_specreason.text.tokenizers import load_tokenizer
 from sgl_specreason.text.vocabulary import Vocabulary
 
-MODELS = Path(__file__).parents[2] / "sgl_specreason" / "demo" / "models"
-ADDED = {"<|im_start|>": True, "<|im_end|>": True, "<|im_end|><|im_start|>": True, "<think>": False, "</think>": False}
-TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
-)
-
-
-def bytes_and(*, lowercase: bool = False, normalized: bool = False, spaces: bool = False) -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer with the added tokens of a reasoning model."""
-    words = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    merges = [("t", "h"), ("i", "n"), ("th", "in"), ("<", "/"), ("<", "|"), ("|", ">"), ("Ċ", "Ċ")]
-    for left, right in merges:
-        words[left + right] = len(words)
-    tokenizer = Tokenizer(models.BPE(vocab=words, merges=merges))
-    if lowercase:
-        tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    added = [AddedToken(word, special=special, normalized=normalized) for word, special in ADDED.items()]
-    if spaces:
-        added += [AddedToken(" " * count, special=False, normalized=False) for count in (2, 4)]
-    tokenizer.add_tokens(added)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=TEMPLATE)
-
-
+MODELS = ROOT / "sgl_specreason" / "demo" / "models"
 TOKENIZERS: dict[str, Any] = {
     "the bundled pair's": load_tokenizer(str(MODELS / "base")),
     "byte level": bytes_and(),
@@ -63,12 +37,6 @@ HOSTILE = [
     "a\n\n\n\nb",
     "\x00\u202eאבג\u200f é e 🙂",
 ]
-
-
-def added(tokenizer: Any, ids: list[int]) -> list[str]:
-    """The control tokens among these ids, as text."""
-    words = {token: word for word, token in tokenizer.get_added_vocab().items() if not word.isspace()}
-    return [words[token] for token in ids if token in words]
 
 
 @pytest.fixture(params=TOKENIZERS.values(), ids=TOKENIZERS)
