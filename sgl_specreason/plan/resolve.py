@@ -44,6 +44,8 @@ def resolve(options: Options) -> Plan:
     for option, url in (("--base-url", options.base_url), ("--small-url", options.small_url)):
         if url is not None and not _is_url(url):
             raise UsageError(f"{option} {url}: must be http://HOST:PORT or https://HOST:PORT")
+        if url is not None and "@" in urlsplit(url).netloc:
+            raise UsageError(f"{option}: a user and a password in a URL are not sent; give a key with --api-key")
     variants = _variants(methods, (preset.policy, bench.policy, given), options.match_acceptance, sweep)
     choice = engines_for(options, bench)
     pair, specs = choice.pair, choice.specs
