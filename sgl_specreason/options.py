@@ -86,6 +86,12 @@ access = together(
         metavar="SECONDS",
         help="How long a running server that cannot be reached is waited for before the run ends.",
     ),
+    click.option(
+        "--keep-cache/--flush-cache",
+        default=None,
+        help="Whether what others have in the servers' caches stays there. A run uses nothing of it in either case.  "
+        "[default: kept on running servers, emptied on those that are started]",
+    ),
 )
 
 
@@ -98,6 +104,7 @@ def access_of(given: Mapping[str, Any]) -> "Access":
         api_key=given["api_key"],
         request_timeout_s=given["request_timeout"],
         patience_s=given["retry_for"],
+        keep_cache=given["keep_cache"],
     )
 
 

@@ -64,7 +64,8 @@ class FakeEngine:
     def __init__(self, script: Script) -> None:
         self.script = script
         self.requests: list[Payload] = []
-        self.refusals = 0
+        self.refusals, self.refusal = 0, 400
+        self.flushes = 0
         self.info: Payload = {}
         self.aborts: list[str] = []
         self.aborted = threading.Condition()
@@ -97,7 +98,8 @@ class FakeEngine:
                 if self.path != "/generate":
                     refused = engine.refusals > 0
                     engine.refusals -= refused
-                    self._send(*((400, b"Flush cache failed.") if refused else (200, b"done")))
+                    engine.flushes += self.path == "/flush_cache" and not refused
+                    self._send(*((engine.refusal, b"Flush cache failed.") if refused else (200, b"done")))
                     return
                 engine.requests.append(payload)
                 reply = engine.script(prompt_of(payload), payload)

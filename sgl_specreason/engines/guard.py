@@ -17,6 +17,7 @@ from contextlib import suppress
 from functools import partial
 from typing import BinaryIO
 
+from sgl_specreason.engines.keys import blacked
 from sgl_specreason.engines.launch import KEY_VARIABLE
 
 GRACE_S = 2.0
@@ -61,7 +62,7 @@ def main(command: list[str]) -> int:
         preexec_fn=partial(_restore_signals, os.getpid()),
     )
     assert process.stdout is not None
-    key = os.environ.get(KEY_VARIABLE, "").encode()
+    key = os.environ.get(KEY_VARIABLE, "")
     printing = threading.Thread(target=_pass_on, args=(process.stdout, key), daemon=True)
     printing.start()
     while process.poll() is None:
@@ -74,11 +75,11 @@ def main(command: list[str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _pass_on(output: BinaryIO, key: bytes) -> None:
+def _pass_on(output: BinaryIO, key: str) -> None:
     """Prints what the engine prints, line by line: SGLang logs its arguments, and the key is one of them."""
     for line in output:
         with suppress(OSError):  # a full disk must not stop the engine at its next line
-            os.write(1, line.replace(key, b"[key]") if key else line)
+            os.write(1, blacked(line.decode("utf-8", "surrogateescape"), key).encode("utf-8", "surrogateescape"))
 
 
 def _restore_signals(guard: int) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
@@ -25,6 +25,9 @@ START_TIMEOUT_S = 1200.0
 END_TIMEOUT_S = 30.0
 MOST_RESTARTS = 3
 LOG_LINES = 15
+SILENCE_S = 30.0
+"""After this a waiting user is told what the server's log says last."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 Progress = Callable[[str], None]
 
 
@@ -162,9 +165,21 @@ def _guarded(spec: Startable, port: int, log: Path) -> subprocess.Popen[bytes]:
             stdout=sink,
             stderr=subprocess.STDOUT,
             # and nothing is imported from the working directory
-            env=os.environ | spec.env | {KEY_VARIABLE: spec.api_key, "PYTHONSAFEPATH": "1"},
+            env=os.environ | unproxied(os.environ) | spec.env | {KEY_VARIABLE: spec.api_key, "PYTHONSAFEPATH": "1"},
             start_new_session=True,
         )
+
+
+def unproxied(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of an environment must be else so that this machine itself is not asked for through a proxy.
+
+    SGLang's own first request to itself went to the proxy of $HTTP_PROXY, and the engine died after minutes of silence.
+    """
+    found = {}
+    for name in ("no_proxy", "NO_PROXY"):
+        hosts = [host for host in environment.get(name, "").split(",") if host.strip()]
+        found[name] = ",".join([*hosts, *(host for host in LOOPBACK if host not in hosts)])
+    return found
 
 
 def _end(guard: subprocess.Popen[bytes]) -> None:
@@ -196,7 +211,8 @@ def _wait_ready(
         if now - begin > timeout_s:
             raise EngineError(_obituary(spec, url, log, f"was not ready after {timeout_s:.0f} s"))
         if now - spoken >= 10:
-            say(f"  waiting for the {spec.title}: {now - begin:.0f} s")
+            words = f"; its log ends: {_last_line(log)}" if now - begin > SILENCE_S else ""
+            say(f"  waiting for the {spec.title}: {now - begin:.0f} s{words}")
             spoken = now
         time.sleep(0.25)
 
@@ -206,6 +222,11 @@ def _healthy(url: str) -> bool:
         return urllib3.request("GET", url, timeout=5.0, retries=False).status == 200
     except urllib3.exceptions.HTTPError:
         return False
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text("utf-8", "replace").splitlines()
+    return next((line.strip()[:160] for line in reversed(lines) if line.strip()), "")
 
 
 def _obituary(spec: Startable, url: str, log: Path, what: str) -> str:

@@ -18,7 +18,7 @@ def main() -> None:
     if ("--device", "cpu") in pairwise(sys.argv) and sys.platform == "linux":
         _import_once()
     if key := os.environ.pop(KEY_VARIABLE, ""):
-        sys.argv += ["--api-key", key]
+        sys.argv.append(f"--api-key={key}")  # one word: a key may begin with a dash
     runpy.run_module("sglang.launch_server", run_name="__main__", alter_sys=True)
 
 

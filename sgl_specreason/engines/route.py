@@ -19,7 +19,7 @@ def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser()
     RouterArgs.add_cli_args(parser, use_router_prefix=False)
     if key := os.environ.pop(KEY_VARIABLE, ""):
-        words = [*words, "--api-key", key]
+        words = [*words, f"--api-key={key}"]  # one word: a key may begin with a dash
     Router.from_args(RouterArgs.from_cli_args(parser.parse_args(words), use_router_prefix=False)).start()
 
 

@@ -20,7 +20,7 @@ from sgl_specreason.engines.transport import Health
 from sgl_specreason.errors import UsageError
 from sgl_specreason.text.steps import Author
 
-INFO_TIMEOUT_S = 30.0
+INFO_TIMEOUT_S, PROBE_TIMEOUT_S = 30.0, 5.0
 ROLES: tuple[Author, ...] = ("small", "base")
 """In the order of their start on GPUs: what small leaves free, base shares out."""
 
@@ -99,13 +99,11 @@ def cpu_env() -> dict[str, str]:
 
 
 def attached(role: Author, url: str, api_key: str | None, health: Health) -> Engine:
-    """A server that runs already. Raises UsageError if no SGLang server answers at `url`."""
-    info = probe(url, api_key)
-    if info is None:
-        option = f"--{role}-url"
-        raise UsageError(
-            f"{option} {url}: no SGLang server answers there; start one with python -m sglang.launch_server"
-        )
+    """A server that runs already. Raises UsageError, with what it says, if no SGLang server answers at `url`."""
+    info, trouble = _asked(url, "/get_model_info", api_key, PROBE_TIMEOUT_S)
+    if "model_path" not in info:
+        words = trouble or "it answers, but not as an SGLang server"
+        raise UsageError(f"--{role}-url {url}: {words}")
     return Engine(role=role, url=url.rstrip("/"), model=str(info["model_path"]), api_key=api_key, health=health)
 
 
@@ -120,12 +118,26 @@ def probe(url: str, api_key: str | None = None) -> dict[str, Any] | None:
     return info if "model_path" in info else None
 
 
-def said(url: str, path: str, api_key: str | None = None, timeout_s: float = 5.0) -> dict[str, Any]:
+def said(url: str, path: str, api_key: str | None = None, timeout_s: float = PROBE_TIMEOUT_S) -> dict[str, Any]:
     """The JSON object at an address; empty where none comes in time."""
+    return _asked(url, path, api_key, timeout_s)[0]
+
+
+def _asked(url: str, path: str, api_key: str | None, timeout_s: float) -> tuple[dict[str, Any], str]:
+    """The JSON object at an address; or none, and why."""
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
         reply = urllib3.request("GET", url.rstrip("/") + path, headers=headers, timeout=timeout_s, retries=False)
-        info = json.loads(reply.data) if reply.status == 200 else None
-    except (urllib3.exceptions.HTTPError, ValueError, RecursionError):
-        return {}
-    return info if isinstance(info, dict) else {}
+    except urllib3.exceptions.HTTPError:
+        return {}, "no SGLang server answers there; start one with python -m sglang.launch_server"
+    if reply.status in (401, 403):
+        given = "the key that was given is not its" if api_key else "it wants a key"
+        return {}, f"{given} (HTTP {reply.status}); give it in $SPECREASON_API_KEY or with --api-key"
+    if reply.status != 200:
+        words = " ".join(reply.data[:200].decode("utf-8", "replace").split())
+        return {}, f"it answers HTTP {reply.status}{f': {words}' if words else ''}"
+    try:
+        info = json.loads(reply.data)
+    except (ValueError, RecursionError):
+        info = None
+    return (info, "") if isinstance(info, dict) else ({}, "it answers, but not as an SGLang server")

@@ -79,6 +79,8 @@ def _check_urls(options: Options) -> None:
     for option, url in (("--base-url", options.base_url), ("--small-url", options.small_url)):
         if url is not None and not _is_url(url):
             raise UsageError(f"{option} {url}: must be http://HOST:PORT or https://HOST:PORT")
+        if url is not None and "@" in urlsplit(url).netloc:
+            raise UsageError(f"{option}: a user and a password in a URL are not sent; give a key with --api-key")
 
 
 def _decode(options: Options, variants: tuple[Variant, ...], *, starts: bool, on_gpu: bool) -> Decode | None:

@@ -69,7 +69,15 @@ def run(
                     stage.callback(endpoint.stop)
                 if not attached:
                     _check_started(plan, chats, endpoints, kind, speculating=speculating)
-                session = kind(plan=plan, variants=variants, chats=chats, endpoints=endpoints, say=say, rates=rates)
+                session = kind(
+                    plan=plan,
+                    variants=variants,
+                    chats=chats,
+                    endpoints=endpoints,
+                    say=say,
+                    rates=rates,
+                    keep_cache=bool(attached) if access.keep_cache is None else access.keep_cache,
+                )
                 if plan.concurrency == "auto":
                     session = session.with_measured_concurrency()
                     plan, rates = session.plan, session.rates

@@ -24,13 +24,15 @@ class Access:
     """How the engines are reached: `urls` of running servers in the order of ROLES, or None where they are to be started.
 
     `api_key` is theirs, or is for the ones that are started. A request has `request_timeout_s` seconds; a running server that
-    does not answer is waited for during `patience_s`.
+    does not answer is waited for during `patience_s`. `keep_cache` says that their caches are not emptied; None: those of
+    running servers are not, since others may use them.
     """
 
     urls: tuple[str, str] | None
     api_key: str | None
     request_timeout_s: float
     patience_s: float
+    keep_cache: bool | None = None
 
     def __post_init__(self) -> None:
         if self.api_key and not (self.api_key.isascii() and self.api_key.isprintable()):

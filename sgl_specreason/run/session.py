@@ -4,13 +4,14 @@ Knows nothing of how the engines came up. Whatever it prints goes to `say`.
 """
 
 import itertools
+import secrets
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,11 @@ KNEE_TOKENS = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """Variants of a plan with their engines up, and what is done with them."""
+    """Variants of a plan with their engines up, and what is done with them.
+
+    Its trajectories have a part of the engines' caches for themselves (`namespace`): nothing that was computed before is of use
+    to them, also where the cache is not emptied, since others use the same server (`keep_cache`).
+    """
 
     plan: Plan
     variants: tuple[Variant, ...]
@@ -58,6 +63,8 @@ class Session:
     endpoints: dict[Author, "Endpoint"]
     say: Say
     rates: dict[str, float]
+    keep_cache: bool = False
+    namespace: str = field(default_factory=lambda: secrets.token_hex(8))
 
     check = staticmethod(limits.check)
 
@@ -82,15 +89,14 @@ class Session:
             problems = itertools.islice(itertools.cycle(plan.problems), 2 * level)
             tasks = [self._shortened(variant, row, KNEE_TOKENS) for row in problems]
             for number, task in enumerate(tasks):  # or the second round would run on what the first computed
-                task.cache_key = f"concurrency {level} {number}"
+                task.cache_key = f"{self.namespace} concurrency {level} {number}"
             begin = time.monotonic()
             for _ in run_all(tasks, lambda task: self._run(variant, task), level):
                 pass
             return sum(task.tokens_kept for task in tasks) / (time.monotonic() - begin)
 
         level, rates = knee(rate, min(MOST, plan.expected, self._fitting(variant)))
-        for endpoint in self.endpoints.values():
-            endpoint.flush_cache()
+        self._flush()
         words = ", ".join(f"{count}: {value:.0f}" for count, value in rates.items())
         self.say(f"concurrency auto: {level} (thinking tokens/s by concurrency: {words})")
         return replace(
@@ -172,6 +178,7 @@ class Session:
     def _attempt(self, variant: Variant, row: Row, sample: int) -> Record:
         """One trajectory's record; a failed request makes a record with its error instead of an exception."""
         trajectory = self.plan.trajectory(variant, row, sample, self.chats)
+        trajectory.cache_key += f" {self.namespace}"
         begin = time.monotonic()
         error: RequestError | None = None
         try:
@@ -187,17 +194,28 @@ class Session:
     def _warm_up(self) -> None:
         """One unrecorded short trajectory of each method, then an empty cache, so that the first problem pays nothing extra.
 
-        Where there are replicas, as many side by side, which a router shares out among them.
+        Where there are replicas, as many side by side, which a router shares out among them. A request that fails is no reason
+        to end the run: it would end one trajectory later on.
         """
         count = max(self.plan.replicas.values(), default=1)
         for variant in {variant.method: variant for variant in self.variants}.values():
             tasks = [self._shortened(variant, self.plan.problems[0], WARM_UP_TOKENS) for _ in range(count)]
             for number, task in enumerate(tasks):
-                task.routing_key = f"warm up {number}"
-            for _ in run_all(tasks, partial(self._run, variant), count):
-                pass
-        for endpoint in self.endpoints.values():
-            endpoint.flush_cache()
+                task.cache_key, task.routing_key = f"{self.namespace} warm up", f"warm up {number}"
+            try:
+                for _ in run_all(tasks, partial(self._run, variant), count):
+                    pass
+            except RequestError as error:
+                self.say(f"warming up {variant.method} failed, the run goes on: {error}")
+        self._flush()
+
+    def _flush(self) -> None:
+        """Empties the engines' caches, for their memory. A server that refuses is said: it may have other users."""
+        for role, endpoint in ({} if self.keep_cache else self.endpoints).items():
+            try:
+                endpoint.flush_cache()
+            except RequestError as error:
+                self.say(f"the cache of {role} could not be emptied, the run goes on: {error}")
 
     def _run(self, variant: Variant, trajectory: Trajectory) -> None:
         from sgl_specreason.method.program import run_trajectory
@@ -224,6 +242,7 @@ class Session:
             "grader": self.plan.bench.grader,
             "expected": self.plan.expected,
             "commit": _commit(),
+            "cache": "kept" if self.keep_cache else "emptied",
             "placement": self.plan.placement.record() if self.plan.placement else None,
             "server_info": {role: endpoint.server_info for role, endpoint in self.endpoints.items()},
         }

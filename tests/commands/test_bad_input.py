@@ -653,8 +653,13 @@ OTHERS = {
     "a list": (200, b"[1, 2]"),
     "no model": (200, b'{"status": "ok"}'),
     "not text": (200, b"\xff\xfe"),
-    "not found": (404, b"{}"),
-    "an error": (500, b'{"model_path": "x"}'),
+}
+ERRORS = {
+    "not found": (404, b"{}", "it answers HTTP 404: {}"),
+    "an error": (500, b'{"model_path": "x"}', "it answers HTTP 500"),
+    "a proxy": (502, b"<html>\nno\x1b upstream", "it answers HTTP 502: <html> no"),
+    "no key": (401, b"Unauthorized", "it wants a key (HTTP 401); give it in $SPECREASON_API_KEY"),
+    "not allowed": (403, b"", "it wants a key (HTTP 403)"),
 }
 
 
@@ -662,9 +667,30 @@ OTHERS = {
 def test_a_server_that_is_not_sglang(status: int, body: bytes, tmp_path: Path) -> None:
     with server(status, body) as url:
         refused(
-            invoke("eval", "--bench", "demo", "--base-url", url, "--small-url", url), url, "no SGLang server answers"
+            invoke("eval", "--bench", "demo", "--base-url", url, "--small-url", url), url, "not as an SGLang server"
         )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("status", "body", "words"), ERRORS.values(), ids=ERRORS)
+def test_a_server_that_refuses_says_what_it_said(status: int, body: bytes, words: str, tmp_path: Path) -> None:
+    with server(status, body) as url:
+        refused(invoke("eval", "--bench", "demo", "--base-url", url, "--small-url", url), url, words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_key_is_told_from_none(tmp_path: Path) -> None:
+    with server(401, b"Unauthorized") as url:
+        words = ("--bench", "demo", "--base-url", url, "--small-url", url, "--api-key", "wrong")
+        refused(invoke("eval", *words), "the key that was given is not its (HTTP 401)")
+
+
+def test_a_user_and_a_password_in_a_url_are_not_dropped_silently() -> None:
+    url = "http://me:secret@127.0.0.1:9"
+    done = refused(
+        invoke("eval", "--bench", "demo", "--base-url", url, "--small-url", url), "--base-url", "are not sent"
+    )
+    assert done is None or "secret" not in done
 
 
 def test_a_url_where_nothing_answers(tmp_path: Path) -> None:

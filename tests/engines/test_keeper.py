@@ -12,7 +12,7 @@ import psutil
 import pytest
 import urllib3
 
-from sgl_specreason.engines.keeper import Engine
+from sgl_specreason.engines.keeper import Engine, unproxied
 from sgl_specreason.engines.servers import EngineSpec, cpu_env
 from sgl_specreason.engines.startup import started
 from sgl_specreason.errors import EngineError
@@ -161,3 +161,18 @@ def test_idle_schedulers_sleep_and_engines_share_the_cores() -> None:
 
     assert "--sleep-on-idle" in cpu_args(1000)
     assert 1 <= int(cpu_env()["OMP_NUM_THREADS"]) <= max(1, (os.cpu_count() or 2) // 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "hosts"),
+    [
+        ({}, "127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": ""}, "127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "corp", "HTTP_PROXY": "http://proxy"}, "corp,127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "localhost,corp"}, "localhost,corp,127.0.0.1,::1"),
+    ],
+)
+def test_a_server_does_not_ask_for_itself_through_a_proxy(given: dict[str, str], hosts: str) -> None:
+    """With HTTP_PROXY alone, SGLang's own first request went there, and the engine died after six silent minutes."""
+    assert unproxied(given)["NO_PROXY"] == hosts
+    assert unproxied({"no_proxy": given.get("NO_PROXY", "")})["no_proxy"] == hosts

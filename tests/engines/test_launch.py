@@ -1,13 +1,18 @@
 """How SGLang's server is begun; a stand-in for SGLang says how it was."""
 
+import argparse
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from sgl_specreason.engines import launch, route
 from sgl_specreason.engines.launch import KEY_VARIABLE
+from sgl_specreason.engines.servers import EngineSpec
 
 SGLANG = """
 import multiprocessing, os, sys
@@ -34,4 +39,42 @@ def test_without_a_gpu_its_processes_are_forked_with_what_is_imported(device: st
         text=True,
         check=True,
     )
-    assert done.stdout == f"{begun} --device {device} --api-key secret\n"
+    assert done.stdout == f"{begun} --device {device} --api-key=secret\n"
+
+
+KEYS = ["-secret", "--help", "-", "a=b", "--api-key", "with a blank"]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_any_key_reaches_the_server(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One random key in 64 begins with a dash, and a parser takes that for an option."""
+    said: list[str] = []
+    monkeypatch.setattr(runpy, "run_module", lambda *_, **__: said.append(parsed(sys.argv[1:])))
+    for key in KEYS + [EngineSpec(role="base", model="m").api_key for _ in range(1000)]:
+        monkeypatch.setenv(KEY_VARIABLE, key)
+        monkeypatch.setattr(sys, "argv", ["launch", "--port", "1"])
+        launch.main()
+        assert said[-1] == key
+        assert KEY_VARIABLE not in os.environ
+
+
+def parsed(words: list[str]) -> str:
+    """The key, by a parser of the kind that SGLang has."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--api-key")
+    parser.add_argument("--port")
+    return str(parser.parse_args(words).api_key)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_any_key_reaches_the_router(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the router's own parser."""
+    from sglang_router import router
+
+    found: list[str] = []
+    monkeypatch.setenv(KEY_VARIABLE, key)
+    monkeypatch.setattr(
+        router.Router, "from_args", lambda args: SimpleNamespace(start=lambda: found.append(args.api_key))
+    )
+    route.main(["--host", "127.0.0.1"])
+    assert found == [key]

@@ -1,0 +1,84 @@
+"""What a session does on its engines before and beside what it measures; scripted ones here."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from fake_engine import CharTokenizer, FakeEngine, Payload, Raw, digits
+
+from sgl_specreason.eval import main
+from sgl_specreason.results import records
+from sgl_specreason.text import chat
+
+Start = Callable[..., FakeEngine]
+
+
+def base(prompt: str, payload: Payload) -> Any:
+    return digits(9) if "token_ids_logprob" in payload else "The answer is \\boxed{4}.\x03"
+
+
+@pytest.fixture
+def pair(fake_engine: Start, monkeypatch: pytest.MonkeyPatch) -> tuple[FakeEngine, FakeEngine]:
+    tokenizer = CharTokenizer()
+    monkeypatch.setattr(chat, "load_tokenizer", lambda *_, **__: tokenizer)
+    return fake_engine(base), fake_engine(lambda *_: "One.\n\nTwo.</think>")
+
+
+def run(pair: tuple[FakeEngine, FakeEngine], out: Path, *words: str) -> Result:
+    urls = ["--base-url", pair[0].url, "--small-url", pair[1].url]
+    command = ["--bench", "demo", "--limit", "2", "--method", "specreason", "--out", str(out), *urls, *words]
+    return CliRunner().invoke(main, command, catch_exceptions=False)
+
+
+def only(out: Path) -> Path:
+    (folder,) = out.iterdir()
+    return folder
+
+
+@pytest.mark.parametrize(("words", "flushed"), [((), 0), (("--keep-cache",), 0), (("--flush-cache",), 1)])
+def test_other_peoples_cache_is_emptied_only_where_that_is_asked_for(
+    pair: tuple[FakeEngine, FakeEngine], tmp_path: Path, words: tuple[str, ...], flushed: int
+) -> None:
+    """And whether it was is a condition of the numbers."""
+    assert run(pair, tmp_path, *words).exit_code == 0
+    assert [engine.flushes for engine in pair] == [flushed, flushed]
+    config = records.read_config(only(tmp_path) / records.CONFIG)
+    assert config["cache"] == ("emptied" if flushed else "kept")
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+def test_a_server_whose_cache_cannot_be_emptied_ends_no_run(
+    pair: tuple[FakeEngine, FakeEngine], tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sgl_specreason.engines.flushing.BUSY_S", 0.1)
+    for engine in pair:
+        engine.refusals, engine.refusal = 10**9, status
+    done = run(pair, tmp_path, "--flush-cache")
+    assert done.exit_code == 0
+    assert (
+        f"the cache of base could not be emptied, the run goes on: base: {pair[0].url}/flush_cache: HTTP {status}"
+        in done.stderr
+    )
+
+
+def test_nothing_that_was_computed_before_is_of_use_to_a_run(
+    pair: tuple[FakeEngine, FakeEngine], tmp_path: Path
+) -> None:
+    """Each run has a part of the cache for itself, and what warms up has another."""
+    for _ in range(2):
+        assert run(pair, tmp_path).exit_code == 0
+    keys = [request["extra_key"] for request in pair[0].requests]
+    assert len({key.split()[-1] for key in keys if "warm up" not in key}) == 2
+    assert len({key for key in keys if "warm up" in key}) == 2
+
+
+def test_a_failure_while_warming_up_ends_no_run(pair: tuple[FakeEngine, FakeEngine], tmp_path: Path) -> None:
+    """The same failure later on would end one trajectory."""
+    sound, failures = pair[1].script, iter([Raw(400, b"odd weather")])
+    pair[1].script = lambda prompt, payload: next(failures, None) or sound(prompt, payload)
+    done = run(pair, tmp_path, "--lookahead", "0")
+    assert done.exit_code == 0
+    assert "warming up specreason failed, the run goes on: small:" in done.stderr
+    assert "odd weather" in done.stderr
