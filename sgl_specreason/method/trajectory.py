@@ -96,7 +96,7 @@ def _judged(judgement: Judgement | None, policy: Policy) -> dict[str, Any]:
 
 
 def sampling_seed(seed: int, problem_id: str, sample: int) -> int:
-    """The engine's sampling seed of one trajectory, 0..2**31-1: a function of these three and nothing else."""
+    """The seed of one trajectory, 0..2**31-1: a function of these three and nothing else."""
     return int(_uniform(f"{seed}\0{problem_id}\0{sample}") * 2**31)
 
 
@@ -188,6 +188,7 @@ class Trajectory:
     def keep(self, kept: Kept) -> None:
         """Makes a step part of the thought, and ends the thought where the step, a loop or the budget does."""
         self.kept.append(kept)
+        self.contexts.kept.extend(kept.step.parts)
         self._settled = len(self.calls)
         self.tokens_kept += kept.step.tokens
         if kept.step.ending == "think_end":
@@ -203,6 +204,14 @@ class Trajectory:
         """Ends the thought with what is kept: an engine has no room for more. What was written since is for nothing."""
         self.stop_reason = "context"
         self.calls[self._settled :] = [call._replace(dropped=True) for call in self.calls[self._settled :]]
+
+    def seed_of(self, purpose: str, author: str, number: int = 0) -> int:
+        """The engine's sampling seed of a request, 0..2**31-1.
+
+        What is drawn depends on the seed and the position, and nothing else: with the draft's own seed, base would write a
+        rejected step again with the luck that wrote it first.
+        """
+        return int(_uniform(f"{self.sampling_seed}\0{purpose}\0{author}\0{number}") * 2**31)
 
     @property
     def truncated(self) -> bool:

@@ -5,6 +5,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from sgl_specreason.engines import transport
 from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.errors import RequestError
 from sgl_specreason.method.policy import Method, Policy
-from sgl_specreason.method.program import run_trajectory
+from sgl_specreason.method.program import run_trajectory, salvage
+from sgl_specreason.method.score import Judgement, Likelihood
 from sgl_specreason.method.trajectory import Texts, Trajectory
+from sgl_specreason.text.steps import Step
 
 Start = Callable[..., FakeEngine]
 TURN, CLOSED_TURN = "[JUDGE]", "[JUDGE CLOSED]"
@@ -247,9 +250,49 @@ def test_salvage_keeps_nothing_without_a_likely_beginning_or_an_unlikely_token(f
     assert t.record()["tokens_salvaged"] == 0
 
 
+@pytest.mark.parametrize(("tokens", "begun"), [(4, 3), (3, 2), (2, 1), (1, None)])
+def test_what_is_salvaged_always_leaves_base_something_to_write(
+    fake_engine: Start, tokens: int, begun: int | None
+) -> None:
+    """Base may have more tokens for a text than small had: its count could take all the room of a draft at its cap."""
+    pair = Pair(fake_engine, ["-"], [1], ["-"])
+    t = Trajectory(problem_id="p", sample=0, sampling_seed=7, policy=Policy(salvage=True), texts=TEXTS)
+    state = SimpleNamespace(stream_executor=SimpleNamespace(backend=pair.engines["base"]))
+    judgement = Judgement(likelihood=Likelihood(logprobs=(-0.1, -0.1, -0.1, -12.0), token_ids=tuple(b"abc#")))
+    found = salvage(state, Step(text="abc#", tokens=tokens, ending="cap"), judgement, t)
+    assert (found and found.tokens) == begun
+    assert found is None or found.text == "abc"
+
+
+def test_each_kind_of_request_has_luck_of_its_own(fake_engine: Start) -> None:
+    """What an engine draws is a function of seed and position: with the draft's seed base would write the draft again."""
+    pair = Pair(fake_engine, ["One.\n\n", "End.</think>"], [1, 9], ["Mine.\n\n", "A"])
+    pair.run(temperature=0.6, lookahead=1)
+    by_role = {
+        role: [r["sampling_params"] for r in engine.requests]
+        for role, engine in (("small", pair.small), ("base", pair.base))
+    }
+    drafts = {params["sampling_seed"] for params in by_role["small"]}
+    written = [params["sampling_seed"] for params in by_role["base"] if params["max_new_tokens"]]
+    assert len(set(drafts)) == 1
+    assert len({*drafts, *written}) == 3  # drafts, a regenerated step, the answer
+
+
+@pytest.mark.parametrize(("said", "kept"), [("So \ufffd", "So "), ("\ufffd\ufffd", ""), ("x\ufffdy", "x\ufffdy")])
+def test_half_a_character_at_a_limit_is_nobodys_text(fake_engine: Start, said: str, kept: str) -> None:
+    """A limit may fall inside the bytes of a character: what comes next would not complete it."""
+    pair = Pair(fake_engine, [said, "End.</think>"], [9], ["A</think>"])
+    t = pair.run(step_tokens=len(said), gate="always")
+    assert t.kept[0].draft is not None
+    assert t.kept[0].draft.text == kept
+    assert t.kept[0].draft.parts[0].ids == (() if "\ufffd" in kept else tuple(map(ord, kept)))
+
+
 def test_of_several_drafts_the_best_one_counts(fake_engine: Start) -> None:
     """Drafts are told apart by the seed of their request, since nothing else differs."""
     texts = ["A bad one.\n\n", "A good one.\n\n", "So so.\n\n"]
+    attempt = Trajectory(problem_id="p", sample=0, sampling_seed=7, policy=Policy(), texts=TEXTS)
+    own = [attempt.seed_of("draft", "small", number) for number in range(3)]
     scores = {"A bad": 1, "A goo": 9, "So so": 5}
     seeds: list[int] = []
 
@@ -257,7 +300,7 @@ def test_of_several_drafts_the_best_one_counts(fake_engine: Start) -> None:
         if "good" in prompt:
             return "End.</think>"
         seeds.append(payload["sampling_params"]["sampling_seed"])
-        return texts[(seeds[-1] - 7) // 1_000_003 % 3]
+        return texts[own.index(seeds[-1])]
 
     def base(prompt: str, payload: Payload) -> Any:
         if payload["sampling_params"]["max_new_tokens"]:
@@ -268,7 +311,7 @@ def test_of_several_drafts_the_best_one_counts(fake_engine: Start) -> None:
     pair = Pair(fake_engine, [""], [9], ["A"])
     pair.small.script, pair.base.script = drafts, base
     t = pair.run(drafts=3, temperature=0.6)
-    assert sorted(seeds) == [7, 7 + 1_000_003, 7 + 2_000_006]
+    assert sorted(seeds) == sorted(own)
     assert thought(t) == "A good one.\n\nEnd.</think>"
     first, _ = t.record()["steps"]
     assert [other["score"] for other in first["others"]] == [5, 1]
