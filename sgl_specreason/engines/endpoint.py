@@ -7,8 +7,7 @@ inside one of the frontend's own threads would leave every later `s += ...` wait
 import math
 import re
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from sglang.lang.choices import ChoicesDecision, ChoicesSamplingMethod
 from sglang.lang.interpreter import StreamExecutor
 from sglang.lang.ir import SglSamplingParams
 
+from sgl_specreason.engines.aborts import Aborts
 from sgl_specreason.engines.account import Aborted
 from sgl_specreason.engines.answers import Tokens, account_of, cut_at, logprob_of
 from sgl_specreason.engines.keys import without_keys
@@ -76,7 +76,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             )
             for url in workers
         ]
-        self._aborter = ThreadPoolExecutor(1, thread_name_prefix=f"abort {role}")
+        self._aborts = Aborts(self._abort, f"abort {role}")
         self._labels = lru_cache(maxsize=64)(self.label_tokens)
         self.vocabulary = Vocabulary(tokenizer)
         self.model_info = self.transport.call("GET", "/get_model_info", timeout_s=INFO_TIMEOUT_S, patient=True).content
@@ -180,10 +180,9 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
     def cache_prefix(self, prefix_str: str) -> None:
         """Nothing: the first request of a trajectory caches its prompt."""
 
-    def abort(self, rid: str) -> None:
-        """Has the server end the request of this name, and returns at once. Where that fails, the request runs to its end."""
-        if not self.transport.stopped.is_set():
-            self._aborter.submit(self._abort, rid)
+    def abort(self, rid: str, over: Callable[[], bool]) -> None:
+        """Has the server end the request of this name, and returns at once; `over` says when there is nothing to end."""
+        self._aborts.add(rid, over)
 
     def flush_cache(self) -> None:
         """Empties the server's radix cache, that of each replica. Raises RequestError if one stays busy or it is gone.
@@ -198,7 +197,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
 
     def stop(self) -> None:
         """Refuses every further request, so that running programs end."""
-        self._aborter.shutdown(wait=False, cancel_futures=True)
+        self._aborts.close()
         for transport in (self.transport, *self.replicas):
             transport.stop()
 
