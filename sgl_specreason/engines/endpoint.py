@@ -93,22 +93,11 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         with self._failing_as_request_error():
             contexts.begin(self.role, self.vocabulary, prompt, content)
 
-    def label_tokens(self, prompt: str, labels: Sequence[str]) -> list[int]:
-        """The first token of each label after `prompt`.
-
-        Raises EngineError where a label merges with the prompt, a digit is more than one token, or two labels begin alike.
-        """
-        before, found = self.ids(prompt), []
-        for label in labels:
-            after = self.ids(prompt + label)
-            rest = after[len(before) :]
-            if after[: len(before)] != before or not rest or (label.isdigit() and len(rest) != 1):
-                raise EngineError(
-                    f"{self.role}: {label!r} is not one token of its own after {prompt[-40:]!r}; change the prompt's ending"
-                )
-            found.append(rest[0])
-        if len(set(found)) < len(found):
-            raise EngineError(f"{self.role}: {', '.join(labels)} do not differ in their first token")
+    def label_tokens(self, text: str, labels: tuple[str, ...]) -> list[int]:
+        """The first token of each label after `text`. Raises EngineError where these are not tokens of their own."""
+        found = self.vocabulary.first_tokens(text, labels)
+        if found is None:
+            raise EngineError(f"{self.role}: {', '.join(labels)} are not tokens of their own after {text[-40:]!r}")
         return found
 
     def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:

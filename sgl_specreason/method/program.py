@@ -14,7 +14,7 @@ from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.errors import ContextFull
 from sgl_specreason.method.ahead import Ahead, Ticket, writing_ahead
 from sgl_specreason.method.policy import Method, plain
-from sgl_specreason.method.score import DIGITS, WORDS, Binary, Judgement, Likelihood, Score
+from sgl_specreason.method.score import Binary, Judgement, Likelihood, Score
 from sgl_specreason.method.states import append, backend, fork
 from sgl_specreason.method.trajectory import Call, Kept, Trajectory
 from sgl_specreason.method.writing import generate, write_on, write_step
@@ -140,9 +140,9 @@ def assess(s: ProgramState, draft: Step, t: Trajectory) -> Judgement | None:
     if draft.is_blank or not t.policy.asks(draft.confidence):
         return None
     judge, closed = t.policy.judge, draft.ending == "think_end"
-    turn, labels = (t.texts.judge_closed if closed else t.texts.judge_open), DIGITS
+    turn, labels = (t.texts.judge_closed if closed else t.texts.judge_open), t.texts.digits
     if judge == "binary":
-        turn, labels = (t.texts.binary_closed if closed else t.texts.binary_open), WORDS
+        turn, labels = (t.texts.binary_closed if closed else t.texts.binary_open), t.texts.words
     elif judge == "likelihood":
         turn, labels = "", ()
     f = fork(s, scored=len(draft.parts) if t.policy.wants_likelihood else 0)

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from sgl_specreason.engines.account import Request
 from sgl_specreason.method.loops import Loops
 from sgl_specreason.method.policy import Policy
-from sgl_specreason.method.score import Judgement
+from sgl_specreason.method.score import DIGITS, WORDS, Judgement
 from sgl_specreason.text.context import Contexts
 from sgl_specreason.text.steps import Author, Step, pieces
 
@@ -109,8 +109,9 @@ def _uniform(text: str) -> float:
 class Texts:
     """The rendered texts of one problem: each model's prompt, base's judge turns, the closing of a thought.
 
-    A judge turn comes after a step that leaves the thought open, or after one that has closed it. `contents` says where in a
-    prompt the user's message is, of which nothing is a control token.
+    A judge turn comes after a step that leaves the thought open, or after one that has closed it; `digits` and `words` are
+    its answers as base writes them there. `contents` says where in a prompt the user's message is, of which nothing is a
+    control token.
     """
 
     prompts: dict[Author, str]
@@ -120,6 +121,8 @@ class Texts:
     binary_closed: str
     close: str
     think_end: str
+    digits: tuple[str, ...] = DIGITS
+    words: tuple[str, ...] = WORDS
     contents: dict[Author, slice] = field(default_factory=dict)
 
 
