@@ -182,10 +182,10 @@ def salvage(s: ProgramState, draft: Step, judgement: Judgement | None, t: Trajec
 def think_alone(s: ProgramState, t: Trajectory, author: Author) -> None:
     """A whole thought and the answer by one model: one request each."""
     s += t.texts.prompts[author]
-    meta = generate(fork(s), t, "think", max_tokens=t.policy.budget_tokens, stop=[t.texts.think_end])
+    meta = generate(fork(s), t, "think", max_tokens=t.policy.budget_tokens, stop=t.texts.think_stops)
     t.calls.append(Call("think", meta["account"]))
     thought: Written = meta["written"]
-    ending: Ending = "think_end" if thought.text.endswith(t.texts.think_end) else "eos"
+    ending: Ending = "think_end" if thought.text.endswith(tuple(t.texts.think_stops)) else "eos"
     if ending == "eos" and meta["finish"] == "length":
         ending = "cap"
     tokens = meta["account"].completion_tokens
@@ -198,12 +198,15 @@ def think_alone(s: ProgramState, t: Trajectory, author: Author) -> None:
 
 def write_answer(s: ProgramState, t: Trajectory) -> None:
     """The text for the user, after closing a thought that did not close itself; none where the policy stops at the budget,
-    or where it does not fit any more."""
-    closing = ""
-    if t.stop_reason in ("budget", "loop", "context"):
-        if t.policy.on_budget == "stop":
-            return
+    or where it does not fit any more. Of models without think tags the thought is that text, and nothing is closed."""
+    closing, cut_short = "", t.stop_reason in ("budget", "loop", "context")
+    if cut_short and t.policy.on_budget == "answer":
         closing = ("" if t.kept[-1].step.ending == "blank_line" else BLANK_LINE) + t.texts.close
+    elif not t.texts.think_end:
+        t.answer, t.answer_finish = "".join(kept.step.text for kept in t.kept), "stop"
+        return
+    elif cut_short:
+        return
     elif t.stop_reason == "eos":
         closing = f"\n{t.texts.think_end}{BLANK_LINE}"
     f = fork(s)

@@ -125,6 +125,11 @@ class Texts:
     words: tuple[str, ...] = WORDS
     contents: dict[Author, slice] = field(default_factory=dict)
 
+    @property
+    def think_stops(self) -> list[str]:
+        """What ends a thought; nothing but the end of the sequence where models have no think tags."""
+        return [self.think_end] if self.think_end else []
+
 
 @dataclass(slots=True, kw_only=True)
 class Trajectory:

@@ -50,7 +50,7 @@ def write_on(
     while ticket is None or not ticket.dropped:
         before = f.stream_executor.text_
         try:
-            stop = [BLANK_LINE, t.texts.think_end]
+            stop = [BLANK_LINE, *t.texts.think_stops]
             meta = generate(f, t, purpose, max_tokens=room, stop=stop, logprobs=confidence, number=number)
         except Aborted as aborted:
             calls.append(Call(purpose, aborted.account))

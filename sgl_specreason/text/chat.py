@@ -1,5 +1,6 @@
 """Owns how a model's own chat template opens a thought and frames a judge turn. Knows no engine."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -11,10 +12,15 @@ from sgl_specreason.text.steps import BLANK_LINE, Author
 from sgl_specreason.text.tokenizers import Tokenizer, load_tokenizer
 from sgl_specreason.text.vocabulary import Vocabulary
 
+_XML_TAG = re.compile(r"<\w+>")
+"""Tags such as <think> stand on a line of their own; others ("[THINK]", a channel of gpt-oss) do not."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChatFormat:
     """How one model's chat template opens a thought and frames a judge turn, as raw text to append.
+
+    Both think tags are "" for models that do not think before they answer: their response is the thought.
 
     A conversation is rendered once and only appended to afterwards: rendering it again would rewrite
     its history (Qwen3 puts an empty think block before a continued message, R1's template drops the thought).
@@ -32,14 +38,14 @@ class ChatFormat:
         Raises UsageError for a template that closes the thought which it is asked to open.
         """
         text = self._render([{"role": "user", "content": content}], add_generation_prompt=True)
-        if text.rstrip().endswith(self.think_end):
+        if self.think_end and text.rstrip().endswith(self.think_end):
             raise UsageError(
                 f"the chat template of {self.name} closes the thought before it begins, so its model does not think: "
                 "use a template that opens one"
             )
-        if text.rstrip().endswith(self.think_start):
+        if text.rstrip().endswith(self.think_start.strip()):
             return text
-        return f"{text}{self.think_start}\n"
+        return f"{text}{self.think_start}" + "\n" * bool(_XML_TAG.fullmatch(self.think_start))
 
     def content(self, prompt: str) -> slice:
         """Where in a `prompt` the user's message stands: between the words that every prompt of this model has.

@@ -82,12 +82,12 @@ def read_step(
 
     `finish` is SGLang's finish type ("stop" or "length"). A token may hold the stop in its middle (".\\n\\n\\n"), so
     the text is cut here and not trusted to end with it. A think tag may begin in what stands `before` the text: the limit
-    of a step's tokens falls where it falls.
+    of a step's tokens falls where it falls. Without a tag ("") the end of the sequence ends the thought.
     """
     ending: Ending
     text = written.text
     begun = before[max(len(before) - len(think_end) + 1, 0) :]
-    blank, thought = text.find(BLANK_LINE), (begun + text).find(think_end)
+    blank, thought = text.find(BLANK_LINE), (begun + text).find(think_end) if think_end else -1
     if thought >= 0 and (blank < 0 or thought - len(begun) < blank):
         text, ending = text[: thought - len(begun) + len(think_end)], "think_end"
     elif blank >= 0:

@@ -5,6 +5,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -613,3 +614,40 @@ def test_a_server_that_is_busy_for_a_moment_is_flushed_all_the_same(fake_engine:
     engine.refusals = 3
     Endpoint(engine.url, role="base", tokenizer=CharTokenizer()).flush_cache()
     assert engine.refusals == 0
+
+
+TAGLESS = replace(TEXTS, think_end="", close="Time is up.\n\n")
+
+
+def untagged(pair: Pair, method: Method = "specreason", **policy: Any) -> Trajectory:
+    """A trajectory of models that have no think tags."""
+    settings = {"budget_tokens": 500, "step_tokens": 50, "temperature": 0.0, "lookahead": 0, "on_budget": "stop"}
+    t = Trajectory(problem_id="p", sample=0, sampling_seed=7, policy=Policy(**(settings | policy)), texts=TAGLESS)
+    run_trajectory(method, t, pair.engines)  # type: ignore[arg-type]
+    return t
+
+
+@pytest.mark.parametrize("method", ["specreason", "base", "small"])
+def test_without_think_tags_the_response_is_the_chain_and_the_answer(fake_engine: Start, method: Method) -> None:
+    """Qwen2.5-Math and its kin: nothing is put into their mouth, and nobody is asked for an answer after it."""
+    whole = "One.\n\nSo \\boxed{2}."
+    drafts = ["One.\n\n", "So \\boxed{2}."] if method == "specreason" else [whole]
+    pair = Pair(fake_engine, drafts, [9], [whole])
+    t = untagged(pair, method)
+    assert (t.answer, t.stop_reason, t.truncated) == (whole, "eos", False)
+    assert all(call.purpose != "answer" for call in t.calls)
+    assert all(
+        "</think>" not in prompt and "Time is up" not in prompt for asked in pair.asked.values() for prompt in asked
+    )
+    assert all(
+        "" not in request["sampling_params"].get("stop", []) for request in [*pair.base.requests, *pair.small.requests]
+    )
+
+
+def test_without_think_tags_the_budget_cuts_the_response_or_asks_for_an_answer(fake_engine: Start) -> None:
+    cut = untagged(Pair(fake_engine, ["Step.\n\n"], [9], ["A"]), budget_tokens=14)
+    assert (cut.answer, cut.truncated) == ("Step.\n\nStep.\n\n", True)
+    pair = Pair(fake_engine, ["Step.\n\n"], [9], ["So 3."])
+    asked = untagged(pair, budget_tokens=14, on_budget="answer")
+    assert asked.answer == "So 3."
+    assert pair.asked["write"] == ["B:Step.\n\nStep.\n\nTime is up.\n\n"]

@@ -165,3 +165,21 @@ def test_a_template_is_asked_to_think_by_every_known_switch_or_refused(switch: s
     else:
         with pytest.raises(UsageError, match="closes the thought before it begins"):
             chat.prompt("?")
+
+
+@pytest.mark.parametrize(
+    ("tags", "opening"),
+    [
+        (("", ""), ""),
+        (("<think>", "</think>"), "<think>\n"),
+        (("[THINK]", "[/THINK]"), "[THINK]"),
+        (("<|channel|>analysis<|message|>", "<|end|>"), "<|channel|>analysis<|message|>"),
+        (("<reason>", "</reason>"), "<reason>\n"),
+    ],
+)
+def test_a_thought_is_opened_by_the_pairs_tags_or_not_at_all(tags: tuple[str, str], opening: str) -> None:
+    chat = ChatFormat(tokenizer=Rendering(CHATML), think_start=tags[0], think_end=tags[1])
+    prompt = chat.prompt("?")
+    assert prompt == f"<|im_start|>user\n?<|im_end|>\n<|im_start|>assistant\n{opening}"
+    assert prompt[chat.content(prompt)] == "?"
+    assert chat.judge_turn(load_prompts(), thinking=True).startswith(f"{tags[1]}<|im_end|>")
