@@ -68,6 +68,7 @@ class FakeEngine:
         self.flushes = 0
         self.info: Payload = {}
         self.aborts: list[str] = []
+        self.running: set[str] = set()  # requests that are being written, by name
         self.aborted = threading.Condition()
         self.connections: set[socket.socket] = set()
         engine = self
@@ -92,6 +93,7 @@ class FakeEngine:
                 if self.path == "/abort_request":
                     with engine.aborted:
                         engine.aborts.append(payload["rid"])
+                        engine.running.discard(payload["rid"])  # one that is not running is not remembered
                         engine.aborted.notify_all()
                     self._send(200, b"done")
                     return
@@ -105,7 +107,9 @@ class FakeEngine:
                 reply = engine.script(prompt_of(payload), payload)
                 if isinstance(reply, Held):
                     with engine.aborted:
-                        ended = engine.aborted.wait_for(lambda: payload["rid"] in engine.aborts, 5)
+                        engine.running.add(payload["rid"])
+                        ended = engine.aborted.wait_for(lambda: payload["rid"] not in engine.running, 5)
+                        engine.running.discard(payload["rid"])
                     finish = {"type": "abort", "message": "Aborted"} if ended else {"type": "length", "length": 0}
                     content = answer(reply.text, payload)
                     content["meta_info"] |= {"finish_reason": finish, "completion_tokens": len(reply.text)}

@@ -11,7 +11,6 @@ from sgl_specreason.engines.servers import EngineSpec
 from sgl_specreason.errors import UsageError
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.steps import Author
-from sgl_specreason.text.vocabulary import Vocabulary
 
 Algorithm = Literal["standalone", "ngram", "eagle3"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
@@ -55,7 +54,7 @@ class Decode:
         if self.algorithm != "standalone" or self.model:
             return
         differ = None not in sizes.values() and len(set(sizes.values())) > 1
-        digests = {role: Vocabulary(chat.tokenizer).digest for role, chat in chats.items()}
+        digests = {role: chat.vocabulary.digest for role, chat in chats.items()}
         if differ or digests["base"] != digests["small"]:
             words = f" ({sizes['base']} and {sizes['small']} entries)" if differ else ""
             raise UsageError(

@@ -7,8 +7,7 @@ inside one of the frontend's own threads would leave every later `s += ...` wait
 import math
 import re
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
 from typing import Any, Literal
@@ -20,19 +19,21 @@ from sglang.lang.choices import ChoicesDecision, ChoicesSamplingMethod
 from sglang.lang.interpreter import StreamExecutor
 from sglang.lang.ir import SglSamplingParams
 
+from sgl_specreason.engines.aborts import Aborts
 from sgl_specreason.engines.account import Aborted
 from sgl_specreason.engines.answers import Tokens, account_of, cut_at, logprob_of
 from sgl_specreason.engines.flushing import flushed
 from sgl_specreason.engines.keys import without_keys
 from sgl_specreason.engines.transport import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, Health, Transport
 from sgl_specreason.errors import ContextFull, EngineError, EngineGone, RequestError
-from sgl_specreason.text.context import Contexts, Prompt
-from sgl_specreason.text.steps import BLANK_LINE
+from sgl_specreason.text.context import Contexts, Prefix, Prompt
+from sgl_specreason.text.steps import BLANK_LINE, Written
 from sgl_specreason.text.tokenizers import Tokenizer
 from sgl_specreason.text.vocabulary import Vocabulary
 
 INFO_TIMEOUT_S = 30.0
-NUMBER_STRIDE = 1_000_003
+HALF = "\ufffd"
+"""What stands in a text for bytes that are no whole character."""
 _CONTEXT_FULL = re.compile(
     "model's (?:maximum )?context length|the maximum allowed length|exceeds the KV memory budget|even after retracting all"
 )
@@ -75,7 +76,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             )
             for url in workers
         ]
-        self._aborter = ThreadPoolExecutor(1, thread_name_prefix=f"abort {role}")
+        self._aborts = Aborts(self._abort, f"abort {role}")
         self._labels = lru_cache(maxsize=64)(self.label_tokens)
         self.vocabulary = Vocabulary(tokenizer)
         self.model_info = self.transport.call("GET", "/get_model_info", timeout_s=INFO_TIMEOUT_S, patient=True).content
@@ -92,62 +93,45 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         with self._failing_as_request_error():
             contexts.begin(self.role, self.vocabulary, prompt, content)
 
-    def label_tokens(self, prompt: str, labels: Sequence[str]) -> list[int]:
-        """The first token of each label after `prompt`.
-
-        Raises EngineError where a label merges with the prompt, a digit is more than one token, or two labels begin alike.
-        """
-        before, found = self.ids(prompt), []
-        for label in labels:
-            after = self.ids(prompt + label)
-            rest = after[len(before) :]
-            if after[: len(before)] != before or not rest or (label.isdigit() and len(rest) != 1):
-                raise EngineError(
-                    f"{self.role}: {label!r} is not one token of its own after {prompt[-40:]!r}; change the prompt's ending"
-                )
-            found.append(rest[0])
-        if len(set(found)) < len(found):
-            raise EngineError(f"{self.role}: {', '.join(labels)} do not differ in their first token")
+    def label_tokens(self, text: str, labels: tuple[str, ...]) -> list[int]:
+        """The first token of each label after `text`. Raises EngineError where these are not tokens of their own."""
+        found = self.vocabulary.first_tokens(text, labels)
+        if found is None:
+            raise EngineError(f"{self.role}: {', '.join(labels)} are not tokens of their own after {text[-40:]!r}")
         return found
 
     def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
         """One request for text. Raises RequestError if it failed.
 
-        `meta_info` gains "account" (Request), "finish", with `return_logprob` "confidence" (the mean probability of what was
-        written), and what the state's notes ask for: `likelihood_of`, a text at the beginning of what the fork has
-        appended, gives "tokens_of" (Tokens); `number` makes another sample of the same seed; `rid` names the
-        request, for `abort`; `own` is what of the text, at its end, no model wrote. Raises Aborted, with the account, where it
-        was aborted.
+        `meta_info` gains "account" (Request), "finish", "written" (Written), with `return_logprob` "confidence" (the mean
+        probability of what was written). A state's notes (`states.fork`): `kept` and `parts` are what its text is made of
+        (Contexts.prompt), `seed` is the request's, `rid` names it for `abort`, and `scored`, a number of the first parts,
+        gives "tokens_of" (Tokens). Raises Aborted, with the account, where it was aborted.
         """
         with self._failing_as_request_error():
             params = {
                 key: value for key, value in sampling_params.to_srt_kwargs().items() if value not in (None, [], ())
             }
             params |= {"no_stop_trim": True, "skip_special_tokens": False}
-            seed = getattr(s.arguments.get("trajectory"), "sampling_seed", None)
-            if seed is not None:
-                params["sampling_seed"] = (seed + NUMBER_STRIDE * s.variables.get("number", 0)) % 2**31
+            if "seed" in s.variables:
+                params["sampling_seed"] = s.variables["seed"]
             data: dict[str, Any] = {"sampling_params": params}
             if rid := s.variables.get("rid"):
                 data["rid"] = rid
             if sampling_params.return_logprob:
                 data["return_logprob"] = True
             meta, scored = self._generate("generate", s, data)
-            text, finish = meta["text"], meta["finish_reason"]
+            finish = meta["finish_reason"]
             if finish["type"] != "abort" and not meta["account"].completion_tokens and params["max_new_tokens"]:
                 raise ContextFull(f"{self.role}: no room for a token after {meta['account'].prompt_tokens}")
             if finish["type"] == "abort":
                 raise Aborted(f"{self.role}: request aborted: {finish.get('message', '')}", meta["account"])
-            if isinstance(finish.get("matched"), int):
-                text = text.removesuffix(self.tokenizer.decode([finish["matched"]]))
-            text = cut_at(text, params.get("stop", []))
-            if text == meta["text"] and "\ufffd" not in text:  # else the ids are not those of the text
-                _contexts(s).wrote(self.vocabulary, text, meta["output_ids"])
-            found = {"account": meta["account"], "finish": finish["type"]} | scored
+            done = self._written(meta, finish, params.get("stop", []))
+            found = {"account": meta["account"], "finish": finish["type"], "written": done} | scored
             if sampling_params.return_logprob:
                 written = [math.exp(logprob_of(entry)) for entry in meta["output_token_logprobs"]]
                 found["confidence"] = sum(written) / len(written) if written else None
-            return text, found
+            return done.text, found
 
     def select(
         self,
@@ -163,7 +147,8 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         `choices_method` do not apply.
         """
         with self._failing_as_request_error():
-            _, _, last_piece = (_own(s) or s.text_[s.fork_start_text_pos or 0 :]).rpartition(BLANK_LINE)
+            own = s.variables["parts"][-1] if "parts" in s.variables else s.text_
+            _, _, last_piece = own.rpartition(BLANK_LINE)
             data = {
                 "sampling_params": {"max_new_tokens": 0, "temperature": 0},
                 "return_logprob": True,
@@ -184,10 +169,9 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
     def cache_prefix(self, prefix_str: str) -> None:
         """Nothing: the first request of a trajectory caches its prompt."""
 
-    def abort(self, rid: str) -> None:
-        """Has the server end the request of this name, and returns at once. Where that fails, the request runs to its end."""
-        if not self.transport.stopped.is_set():
-            self._aborter.submit(self._abort, rid)
+    def abort(self, rid: str, over: Callable[[], bool]) -> None:
+        """Has the server end the request of this name, and returns at once; `over` says when there is nothing to end."""
+        self._aborts.add(rid, over)
 
     def flush_cache(self) -> None:
         """Empties the server's radix cache, that of each replica. Raises RequestError if one stays busy or it is gone."""
@@ -199,7 +183,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
 
     def stop(self) -> None:
         """Refuses every further request, so that running programs end."""
-        self._aborter.shutdown(wait=False, cancel_futures=True)
+        self._aborts.close()
         for transport in (self.transport, *self.replicas):
             transport.stop()
 
@@ -253,7 +237,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         if sign := self._priority_sign:
             judging = data["sampling_params"]["max_new_tokens"] == 0
             data["priority"] = sign * PRIORITIES["ahead" if "rid" in data else "judge" if judging else "needed"]
-        scored = s.variables.get("likelihood_of")
+        scored = s.variables.get("scored")
         if scored:
             # from the last token before it on: what came earlier stays cached
             data |= {"return_logprob": True, "logprob_start_len": prompt.prefix.tokens - 1}
@@ -265,29 +249,36 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         account = account_of(meta, engine=self.role, kind=kind, start_s=start, seconds=seconds, retries=retries)
         found = {}
         if scored:
-            found["tokens_of"] = self._tokens_of(s, scored, prompt.suffix, meta["input_token_logprobs"])
+            found["tokens_of"] = self._tokens_of(prompt, scored, meta["input_token_logprobs"])
         return {**meta, "text": answer["text"], "output_ids": answer.get("output_ids"), "account": account}, found
 
     def prompt(self, s: StreamExecutor) -> Prompt:
-        """The ids of a state's text: what it was forked at is its context, which only grows; else all of it is."""
-        context = len(s.text_) if s.fork_start_text_pos is None else s.fork_start_text_pos
-        return _contexts(s).prompt(self.role, self.vocabulary, s.text_, context, len(_own(s)))
+        """The ids of a state's text: of a trajectory's, by its parts; of another program's, as a text of ours."""
+        trajectory = s.arguments.get("trajectory")
+        if trajectory is None:
+            return Prompt(Prefix(), (self.ids(s.text_),))
+        contexts: Contexts = trajectory.contexts
+        return contexts.prompt(self.role, self.vocabulary, s.variables["kept"], s.variables["parts"])
 
-    def _tokens_of(self, s: StreamExecutor, text: str, token_ids: list[int], entries: list[Any]) -> Tokens:
-        """The tokens that make up `text`, which the prompt's last `token_ids` begin with."""
-        count = min(_contexts(s).length(self.vocabulary, text), len(token_ids))
-        entries = entries[len(entries) - len(token_ids) :][:count]
-        if [entry[1] for entry in entries] != token_ids[:count]:
+    def _written(self, meta: dict[str, Any], finish: dict[str, Any], stop: str | list[str]) -> Written:
+        """The text that came, without an end-of-sequence token and what stands after a stop, and its ids where these are known.
+
+        Half of a character, at a limit, is left out: what comes next would not complete it.
+        """
+        text, ids = meta["text"], tuple(meta["output_ids"] or ())
+        if isinstance(ended := finish.get("matched"), int):
+            text = text.removesuffix(self.tokenizer.decode([ended]))
+            ids = ids[:-1] if ids[-1:] == (ended,) else ()
+        elif finish["type"] == "length" and text.endswith(HALF):
+            text = text.rstrip(HALF)
+            ids = next((ids[:at] for at in range(len(ids), 0, -1) if self.tokenizer.decode(list(ids[:at])) == text), ())
+        cut = cut_at(text, stop)
+        return Written(cut, self.vocabulary.digest, ids if cut == text and HALF not in text else ())
+
+    def _tokens_of(self, prompt: Prompt, parts: int, entries: list[Any]) -> Tokens:
+        """The tokens of the first `parts` that a prompt has appended to its context, by the answer's last entries."""
+        ids = [token for part in prompt.more[:parts] for token in part]
+        entries = entries[len(entries) - len(prompt.suffix) :][: len(ids)]
+        if [entry[1] for entry in entries] != ids:
             raise RequestError(f"{self.role}: the log-probabilities are not those of the step")
-        return Tokens(ids=tuple(token_ids[:count]), logprobs=tuple(map(logprob_of, entries)))
-
-
-def _contexts(s: StreamExecutor) -> Contexts:
-    """What its trajectory has sent so far; nothing for a program without one."""
-    contexts = getattr(s.arguments.get("trajectory"), "contexts", None)
-    return contexts if isinstance(contexts, Contexts) else Contexts()
-
-
-def _own(s: StreamExecutor) -> str:
-    """What of its text, at the end, no model wrote; of a program without a trajectory all of it."""
-    return str(s.variables.get("own", "")) if "trajectory" in s.arguments else s.text_
+        return Tokens(ids=tuple(ids), logprobs=tuple(map(logprob_of, entries)))

@@ -7,13 +7,16 @@ import time
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass, field
-from socket import SHUT_RDWR
+from http.client import HTTPResponse
+from io import BufferedReader, RawIOBase
+from socket import SHUT_RDWR, socket
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
 import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, TimeoutError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
 from sgl_specreason.errors import EngineGone, RequestError
 
@@ -22,7 +25,6 @@ CONNECT_TIMEOUT_S = 5.0
 HEALTH_TIMEOUT_S = 5.0
 PATIENCE_S = 120.0
 FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_RETRY_AFTER_S = 0.1, 5.0, 30.0
-PIECE_BYTES = 1 << 16
 ROUTING_KEY = "X-SMG-Routing-Key"
 """Requests with the same value go to the same replica behind a router of sglang-router whose policy is `manual`."""
 NOTICED_S = 3.0
@@ -74,7 +76,7 @@ class Answer(NamedTuple):
 class Transport:
     """Exchanges of JSON with the server at `url`, from any thread. `role` names it in errors.
 
-    Keeps up to `connections` of them open; an answer has `timeout_s` seconds, from its first byte to its last as many again.
+    Keeps up to `connections` of them open; an answer has `timeout_s` seconds, from the request to its last byte.
     """
 
     def __init__(
@@ -118,12 +120,28 @@ class Transport:
         server may still know the first. Returns the JSON object of the answer, {} unless `parse`. Raises EngineGone where the
         server is no longer there at all, and RequestError for everything else that goes wrong.
         """
+        try:
+            return self._call(verb, path, data, timeout_s or self._timeout_s, parse, patient, key)
+        finally:
+            if data is not None and "rid" in data:
+                self._names.pop(data["rid"], None)
+
+    def _call(
+        self,
+        verb: str,
+        path: str,
+        data: dict[str, Any] | None,
+        timeout_s: float,
+        parse: bool,
+        patient: bool,
+        key: str | None,
+    ) -> Answer:
         body = None if data is None else orjson.dumps(data)
         headers = self._headers | ({ROUTING_KEY: key} if key else {})
         failures = _Failures()
         while True:
             self._check()
-            reply = self._exchange(verb, path, body, headers, timeout_s or self._timeout_s, parse)
+            reply = self._exchange(verb, path, body, headers, timeout_s, parse)
             if isinstance(reply, dict):
                 return Answer(reply, failures.total)
             self._check()
@@ -140,8 +158,8 @@ class Transport:
                 body = orjson.dumps(data | {"rid": name})
 
     def name_of(self, rid: str) -> str:
-        """The name that the request `rid` has on the server now; forgotten with this question."""
-        return self._names.pop(rid, rid)
+        """The name that the request `rid` has on the server now: another one after each time that it was tried again."""
+        return self._names.get(rid, rid)
 
     def stop(self) -> None:
         """Refuses every further exchange and breaks off those that are under way."""
@@ -167,8 +185,8 @@ class Transport:
             status, said, content = self._bytes(verb, path, body, headers, timeout_s)
         except (NewConnectionError, ConnectTimeoutError) as error:
             return Failure("unreachable", f"{type(error).__name__}: {_first_line(error)}")
-        except (TimeoutError, _Late) as error:
-            return Failure("late", f"no answer in {timeout_s:g} s ({type(error).__name__.lstrip('_')})")
+        except HTTPTimeoutError as error:
+            return Failure("late", f"no answer in {timeout_s:g} s ({type(error).__name__})")
         except HTTPError as error:
             return Failure("broken", f"{type(error).__name__}: {_first_line(error)}")
         if status != 200:
@@ -190,7 +208,7 @@ class Transport:
     def _bytes(
         self, verb: str, path: str, body: bytes | None, headers: dict[str, str], timeout_s: float
     ) -> tuple[int, Any, bytes]:
-        """Status, headers and body of one exchange. A server that sends a little now and then does not escape the deadline."""
+        """Status, headers and body of one exchange."""
         reply = self._pool.urlopen(
             verb,
             self._path + path,
@@ -201,19 +219,14 @@ class Transport:
             redirect=False,
             preload_content=False,
         )
-        deadline = time.monotonic() + timeout_s
         try:
-            pieces = []
-            while piece := reply.read1(PIECE_BYTES):
-                pieces.append(piece)
-                if time.monotonic() > deadline:
-                    raise _Late
+            content = reply.read()
         except BaseException:
             reply.close()
             raise
         finally:
             reply.release_conn()
-        return reply.status, reply.headers, b"".join(pieces)
+        return reply.status, reply.headers, content
 
 
 @dataclass(slots=True, kw_only=True)
@@ -244,8 +257,38 @@ class _Failures:
         return longest * random.uniform(0.5, 1.0)
 
 
-class _Late(Exception):
-    """An answer that had begun and was not over at its deadline."""
+class _Timed(HTTPResponse):
+    """An answer that is read until the socket's timeout after its request, head and body together.
+
+    A socket's own timeout begins anew with each byte: a server that sends a little now and then would never be late.
+    """
+
+    def __init__(self, sock: socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp = BufferedReader(_Until(sock, self.fp.detach()))
+
+
+class _Until(RawIOBase):
+    """The bytes of a socket until its present timeout is over. Raises TimeoutError then."""
+
+    def __init__(self, sock: socket, raw: RawIOBase) -> None:
+        self._sock, self._raw = sock, raw
+        seconds = sock.gettimeout()
+        self._deadline = math.inf if seconds is None else time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(None if left == math.inf else left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 class _Open:
@@ -260,6 +303,8 @@ class _Open:
         opened = self
 
         class Watched(kind):  # type: ignore[misc]
+            response_class = _Timed
+
             def connect(self) -> None:
                 super().connect()
                 with opened._lock:

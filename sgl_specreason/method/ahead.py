@@ -19,7 +19,7 @@ from sgl_specreason.text.steps import Step
 class Server(Protocol):
     """What can end a request of a given name before its time."""
 
-    def abort(self, rid: str) -> None: ...
+    def abort(self, rid: str, over: Callable[[], bool]) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -69,7 +69,7 @@ class Ahead:
             ticket = useless.pop()
             ticket.dropped = True
             if not ticket.step.done():
-                ticket.server.abort(ticket.rid)
+                ticket.server.abort(ticket.rid, ticket.step.done)
             self._dropped.append(ticket)
 
     def close(self) -> None:

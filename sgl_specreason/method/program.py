@@ -9,17 +9,16 @@ from contextlib import contextmanager
 
 import sglang as sgl
 from sglang.lang.interpreter import ProgramState
-from sglang.lang.ir import SglGen
 
-from sgl_specreason.engines.account import Aborted
 from sgl_specreason.engines.endpoint import Endpoint
-from sgl_specreason.errors import ContextFull, RequestError
+from sgl_specreason.errors import ContextFull
 from sgl_specreason.method.ahead import Ahead, Ticket, writing_ahead
 from sgl_specreason.method.policy import Method, plain
-from sgl_specreason.method.score import DIGITS, WORDS, Binary, Judgement, Likelihood, Score
-from sgl_specreason.method.states import backend, fork, written
+from sgl_specreason.method.score import Binary, Judgement, Likelihood, Score
+from sgl_specreason.method.states import append, backend, fork
 from sgl_specreason.method.trajectory import Call, Kept, Trajectory
-from sgl_specreason.text.steps import BLANK_LINE, Author, Ending, Step, read_step, wants_more
+from sgl_specreason.method.writing import generate, write_on, write_step
+from sgl_specreason.text.steps import BLANK_LINE, Author, Ending, Step, Written
 
 Judged = tuple[Step, Judgement | None]
 
@@ -130,54 +129,10 @@ def look_ahead(small: ProgramState, draft: Step, t: Trajectory, ahead: Ahead) ->
         if room <= 0:
             return None
         for step in before:
-            f += step.text
+            append(f, *step.parts)
         return write_on(f, t, "draft", room, ticket=ticket)
 
     ahead.draft(backend(small), write)
-
-
-def write_step(s: ProgramState, t: Trajectory, purpose: str, *, begun: Step | None = None, number: int = 0) -> Step:
-    """The next step by the model behind `s`, written on a fork of it.
-
-    `begun` is how the step begins already; `number` tells the drafts of one step apart.
-    """
-    f = fork(s, number=number)
-    if begun is None:
-        return write_on(f, t, purpose, t.room)
-    f += begun.text
-    return write_on(f, t, purpose, t.room - begun.tokens, begun=begun)
-
-
-def write_on(
-    f: ProgramState, t: Trajectory, purpose: str, room: int, *, begun: Step | None = None, ticket: Ticket | None = None
-) -> Step:
-    """A step written at the end of `f` in at most `room` tokens; short pieces are joined.
-
-    With a `ticket` it is written ahead: under its name, and only as long as it is wanted.
-    """
-    step, calls = begun, t.calls
-    confidence = purpose == "draft" and t.policy.wants_confidence
-    if ticket is not None:
-        calls = ticket.calls
-        f.set_var("rid", ticket.rid)
-    while ticket is None or not ticket.dropped:
-        before = f.stream_executor.text_
-        try:
-            f += gen("piece", t, max_tokens=room, stop=[BLANK_LINE, t.texts.think_end], logprobs=confidence)
-        except Aborted as aborted:
-            calls.append(Call(purpose, aborted.account))
-            raise
-        text, meta = written(f, "piece")
-        calls.append(Call(purpose, meta["account"]))
-        tokens = meta["account"].completion_tokens
-        piece = read_step(
-            text, tokens, meta["finish"], t.texts.think_end, before=before, confidence=meta.get("confidence")
-        )
-        step = step.joined(piece) if step else piece
-        room -= tokens
-        if not wants_more(step, min_step_tokens=t.policy.min_step_tokens, room=room):
-            return step
-    raise RequestError("a step that is no longer wanted")
 
 
 def assess(s: ProgramState, draft: Step, t: Trajectory) -> Judgement | None:
@@ -185,15 +140,15 @@ def assess(s: ProgramState, draft: Step, t: Trajectory) -> Judgement | None:
     if draft.is_blank or not t.policy.asks(draft.confidence):
         return None
     judge, closed = t.policy.judge, draft.ending == "think_end"
-    turn, labels = (t.texts.judge_closed if closed else t.texts.judge_open), DIGITS
+    turn, labels = (t.texts.judge_closed if closed else t.texts.judge_open), t.texts.digits
     if judge == "binary":
-        turn, labels = (t.texts.binary_closed if closed else t.texts.binary_open), WORDS
+        turn, labels = (t.texts.binary_closed if closed else t.texts.binary_open), t.texts.words
     elif judge == "likelihood":
         turn, labels = "", ()
-    f = fork(s, likelihood_of=draft.text if t.policy.wants_likelihood else "", own=turn)
-    f += draft.text + turn
+    f = fork(s, scored=len(draft.parts) if t.policy.wants_likelihood else 0)
+    append(f, *draft.parts, turn)
     f += sgl.select("judgement", choices=list(labels)) if labels else sgl.gen("judgement", max_tokens=0)
-    _, meta = written(f, "judgement")
+    meta = f.get_meta_info("judgement")
     t.calls.append(Call("judge", meta["account"]))
     tokens = meta.get("tokens_of")
     return Judgement(
@@ -214,24 +169,28 @@ def salvage(s: ProgramState, draft: Step, judgement: Judgement | None, t: Trajec
     count = likelihood.likely_tokens(t.policy.salvage_floor)
     if count == len(likelihood.logprobs):
         return None
-    text = s.stream_executor.backend.tokenizer.decode(list(likelihood.token_ids[:count]))
-    if not text.strip() or not draft.text.startswith(text):  # half a character is no beginning
+    ids, engine = likelihood.token_ids[:count], backend(s)
+    text = engine.tokenizer.decode(list(ids))
+    # base's tokens of a text may be more than small's: its end, at least, is base's to write
+    tokens = min(count, draft.tokens - 1)
+    if not text.strip() or not draft.text.startswith(text) or not tokens:  # half a character is no beginning
         return None
-    # base's tokens of a text may be more than small's
-    return Step(text=text, tokens=min(count, draft.tokens), ending="cap")
+    begun = Written(text, engine.vocabulary.digest, ids)
+    return Step(text=text, tokens=tokens, ending="cap", written=(begun,))
 
 
 def think_alone(s: ProgramState, t: Trajectory, author: Author) -> None:
     """A whole thought and the answer by one model: one request each."""
     s += t.texts.prompts[author]
-    s += gen("thought", t, max_tokens=t.policy.budget_tokens, stop=[t.texts.think_end])
-    text, meta = written(s, "thought")
+    meta = generate(fork(s), t, "think", max_tokens=t.policy.budget_tokens, stop=t.texts.think_stops)
     t.calls.append(Call("think", meta["account"]))
-    ending: Ending = "think_end" if text.endswith(t.texts.think_end) else "eos"
+    thought: Written = meta["written"]
+    ending: Ending = "think_end" if thought.text.endswith(tuple(t.texts.think_stops)) else "eos"
     if ending == "eos" and meta["finish"] == "length":
         ending = "cap"
     tokens = meta["account"].completion_tokens
-    t.keep(Kept(step=Step(text=text, tokens=tokens, ending=ending), by=author))
+    t.keep(Kept(step=Step(text=thought.text, tokens=tokens, ending=ending, written=(thought,)), by=author))
+    s += thought.text
     if ending == "cap" and t.stop_reason is None:  # the engine had no room for the whole budget
         t.end_at_full_context()
     write_answer(s, t)
@@ -239,36 +198,26 @@ def think_alone(s: ProgramState, t: Trajectory, author: Author) -> None:
 
 def write_answer(s: ProgramState, t: Trajectory) -> None:
     """The text for the user, after closing a thought that did not close itself; none where the policy stops at the budget,
-    or where it does not fit any more."""
-    closing = ""
-    if t.stop_reason in ("budget", "loop", "context"):
-        if t.policy.on_budget == "stop":
-            return
+    or where it does not fit any more. Of models without think tags the thought is that text, and nothing is closed."""
+    closing, cut_short = "", t.stop_reason in ("budget", "loop", "context")
+    if cut_short and t.policy.on_budget == "answer":
         closing = ("" if t.kept[-1].step.ending == "blank_line" else BLANK_LINE) + t.texts.close
+    elif not t.texts.think_end:
+        t.answer, t.answer_finish = "".join(kept.step.text for kept in t.kept), "stop"
+        return
+    elif cut_short:
+        return
     elif t.stop_reason == "eos":
         closing = f"\n{t.texts.think_end}{BLANK_LINE}"
-    s.set_var("own", closing)
-    s += closing
+    f = fork(s)
+    append(f, closing)
     try:
-        s += gen("answer", t, max_tokens=t.policy.answer_tokens, stop=[])
+        meta = generate(f, t, "answer", max_tokens=t.policy.answer_tokens, stop=[])
     except ContextFull:
         t.answer_finish = "length"
         return
-    t.answer, meta = written(s, "answer")
     t.calls.append(Call("answer", meta["account"]))
-    t.answer_finish = meta["finish"]
-
-
-def gen(name: str, t: Trajectory, *, max_tokens: int, stop: list[str], logprobs: bool = False) -> SglGen:
-    """A `gen` with the trajectory's sampling; SGLang's own defaults are 128 tokens and temperature 1."""
-    return sgl.gen(
-        name,
-        max_tokens=max_tokens,
-        stop=stop,
-        temperature=t.policy.temperature,
-        top_p=t.policy.top_p,
-        return_logprob=logprobs,
-    )
+    t.answer, t.answer_finish = meta["written"].text, meta["finish"]
 
 
 def run_trajectory(method: Method, trajectory: Trajectory, engines: dict[Author, Endpoint]) -> None:

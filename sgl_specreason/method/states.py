@@ -1,10 +1,9 @@
 """Owns the forking of SGLang's program states without a thread for each. Knows nothing of what is written on them."""
 
-from typing import Any
-
 from sglang.lang.interpreter import ProgramState, StreamExecutor
 
 from sgl_specreason.engines.endpoint import Endpoint
+from sgl_specreason.text.context import Part
 
 
 def fork(s: ProgramState, engine: Endpoint | None = None, **notes: str | int) -> ProgramState:
@@ -24,18 +23,25 @@ def fork(s: ProgramState, engine: Endpoint | None = None, **notes: str | int) ->
         use_thread=False,
     )
     executor.variables = parent.variables | notes
+    if trajectory := parent.arguments.get("trajectory"):  # what stands in the text by now, and what will be appended
+        executor.variables |= {"kept": len(trajectory.contexts.kept), "parts": ()}
     executor.text_ = parent.text_
-    # where nothing came before it is no fork but a text of its own, all of which only grows
-    executor.fork_start_text_pos = len(parent.text_) or None
     return ProgramState(executor)
+
+
+def append(s: ProgramState, *parts: Part) -> None:
+    """Appends what a model wrote, or texts of ours."""
+    for part in parts:
+        s += part if isinstance(part, str) else part.text
+    noted(s, *parts)
+
+
+def noted(s: ProgramState, *parts: Part) -> None:
+    """Has the endpoint know what stands at the end of a fork's text: its ids are made of these parts."""
+    s.set_var("parts", (*s.stream_executor.variables["parts"], *parts))
 
 
 def backend(s: ProgramState) -> Endpoint:
     """The engine behind a state."""
     engine: Endpoint = s.stream_executor.backend
     return engine
-
-
-def written(s: ProgramState, name: str) -> tuple[str, dict[str, Any]]:
-    """The text of a `gen`, or the choice of a `select`, and its meta_info."""
-    return s[name], s.get_meta_info(name)

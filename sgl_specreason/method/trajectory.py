@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from sgl_specreason.engines.account import Request
 from sgl_specreason.method.loops import Loops
 from sgl_specreason.method.policy import Policy
-from sgl_specreason.method.score import Judgement
+from sgl_specreason.method.score import DIGITS, WORDS, Judgement
 from sgl_specreason.text.context import Contexts
 from sgl_specreason.text.steps import Author, Step, pieces
 
@@ -96,7 +96,7 @@ def _judged(judgement: Judgement | None, policy: Policy) -> dict[str, Any]:
 
 
 def sampling_seed(seed: int, problem_id: str, sample: int) -> int:
-    """The engine's sampling seed of one trajectory, 0..2**31-1: a function of these three and nothing else."""
+    """The seed of one trajectory, 0..2**31-1: a function of these three and nothing else."""
     return int(_uniform(f"{seed}\0{problem_id}\0{sample}") * 2**31)
 
 
@@ -109,8 +109,9 @@ def _uniform(text: str) -> float:
 class Texts:
     """The rendered texts of one problem: each model's prompt, base's judge turns, the closing of a thought.
 
-    A judge turn comes after a step that leaves the thought open, or after one that has closed it. `contents` says where in a
-    prompt the user's message is, of which nothing is a control token.
+    A judge turn comes after a step that leaves the thought open, or after one that has closed it; `digits` and `words` are
+    its answers as base writes them there. `contents` says where in a prompt the user's message is, of which nothing is a
+    control token.
     """
 
     prompts: dict[Author, str]
@@ -120,7 +121,14 @@ class Texts:
     binary_closed: str
     close: str
     think_end: str
+    digits: tuple[str, ...] = DIGITS
+    words: tuple[str, ...] = WORDS
     contents: dict[Author, slice] = field(default_factory=dict)
+
+    @property
+    def think_stops(self) -> list[str]:
+        """What ends a thought; nothing but the end of the sequence where models have no think tags."""
+        return [self.think_end] if self.think_end else []
 
 
 @dataclass(slots=True, kw_only=True)
@@ -188,6 +196,7 @@ class Trajectory:
     def keep(self, kept: Kept) -> None:
         """Makes a step part of the thought, and ends the thought where the step, a loop or the budget does."""
         self.kept.append(kept)
+        self.contexts.kept.extend(kept.step.parts)
         self._settled = len(self.calls)
         self.tokens_kept += kept.step.tokens
         if kept.step.ending == "think_end":
@@ -203,6 +212,14 @@ class Trajectory:
         """Ends the thought with what is kept: an engine has no room for more. What was written since is for nothing."""
         self.stop_reason = "context"
         self.calls[self._settled :] = [call._replace(dropped=True) for call in self.calls[self._settled :]]
+
+    def seed_of(self, purpose: str, author: str, number: int = 0) -> int:
+        """The engine's sampling seed of a request, 0..2**31-1.
+
+        What is drawn depends on the seed and the position, and nothing else: with the draft's own seed, base would write a
+        rejected step again with the luck that wrote it first.
+        """
+        return int(_uniform(f"{self.sampling_seed}\0{purpose}\0{author}\0{number}") * 2**31)
 
     @property
     def truncated(self) -> bool:

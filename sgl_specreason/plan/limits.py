@@ -40,7 +40,7 @@ def check(plan: Plan, chats: dict[Author, ChatFormat], rooms: dict[Author, Room]
         ]
         if not variants:
             continue
-        vocabulary = Vocabulary(chats[role].tokenizer)
+        vocabulary = chats[role].vocabulary
         budget = max(variant.policy.budget_tokens for variant in variants)
         rest = max(rest_of(vocabulary, rows[0][1], variant, role) for variant in variants)
         # a token is at least a byte: most prompts need not be tokenised

@@ -14,6 +14,7 @@ from msgspec import structs
 from sgl_specreason.engines.decode import Decode
 from sgl_specreason.engines.servers import EngineSpec
 from sgl_specreason.method.policy import Method, Policy, plain
+from sgl_specreason.method.score import DIGITS, WORDS
 from sgl_specreason.method.trajectory import Texts, Trajectory, sampling_seed
 from sgl_specreason.plan.benches import Row, Rows
 from sgl_specreason.plan.catalog import Bench, Sweep
@@ -140,16 +141,30 @@ class Plan:
         content = self.prompts[self.bench.prompt].fill(**row.values())
         base = chats["base"]
         prompts = {role: chat.prompt(content) for role, chat in chats.items()}
+        judge_open, judge_closed, digits = self._question(base, "judge", DIGITS)
+        binary_open, binary_closed, words = self._question(base, "judge_binary", WORDS)
         return Texts(
             prompts=prompts,
             contents={role: chat.content(prompts[role]) for role, chat in chats.items()},
-            judge_open=base.judge_turn(self.prompts, thinking=True),
-            judge_closed=base.judge_turn(self.prompts, thinking=False),
-            binary_open=base.judge_turn(self.prompts, "judge_binary", thinking=True),
-            binary_closed=base.judge_turn(self.prompts, "judge_binary", thinking=False),
+            judge_open=judge_open,
+            judge_closed=judge_closed,
+            digits=digits,
+            binary_open=binary_open,
+            binary_closed=binary_closed,
+            words=words,
             close=self.prompts["close"].fill(think_end=base.think_end),
             think_end=base.think_end,
         )
+
+    def _question(self, base: ChatFormat, template: str, labels: tuple[str, ...]) -> tuple[str, str, tuple[str, ...]]:
+        """A judge's turn in an open and in a closed thought, and its answers; checked where a variant asks this judge."""
+        asked = {variant.policy.judge for variant in self.variants}
+        if not asked & ({"binary"} if template == "judge_binary" else {"score", "score+likelihood"}):
+            opened, closed = (base.judge_turn(self.prompts, template, thinking=thinking) for thinking in (True, False))
+            return opened, closed, labels
+        opened, words = base.question(self.prompts, template, labels, thinking=True)
+        closed, _ = base.question(self.prompts, template, labels, thinking=False)
+        return opened, closed, words
 
     def trajectory(self, variant: Variant, row: Row, sample: int, chats: dict[Author, ChatFormat]) -> Trajectory:
         """A trajectory of this problem, ready to run. Variants share no cache, or one would run on what another computed."""

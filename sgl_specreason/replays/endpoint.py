@@ -19,7 +19,7 @@ class ReplayEndpoint(Endpoint):
 
     def begin(self, contexts: Contexts, prompt: str, content: slice) -> None:
         assert isinstance(contexts, ReplayContexts)
-        contexts.open(self.role, self.vocabulary, prompt, self._regular)
+        contexts.open(self.role, self.vocabulary, self._regular)
 
     @cached_property
     def _regular(self) -> Regular:
@@ -42,5 +42,5 @@ class ReplayEndpoint(Endpoint):
         if not len(ids) == meta["account"].completion_tokens == params["max_new_tokens"]:
             raise RequestError(f"{self.role}: wrote {len(ids)} tokens instead of {params['max_new_tokens']}")
         assert isinstance(trajectory.contexts, ReplayContexts)
-        text = trajectory.contexts.mark(self.role, len(ids), ending)
+        text = trajectory.contexts.mark(self.role, self.vocabulary, len(ids), ending)
         return meta | {"text": text, "finish_reason": {"type": "stop"}}, found

@@ -22,7 +22,6 @@ from sgl_specreason.run.interruption import Interruption
 from sgl_specreason.run.session import Record, Session
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.steps import BLANK_LINE, Author
-from sgl_specreason.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from sgl_specreason.engines.endpoint import Endpoint
@@ -95,7 +94,7 @@ class ReplaySession(Session):
         texts = plan.texts(plan.problems[0], chats)
         for role, room in rooms.items():
             variants = [variant for variant in plan.variants if not is_alone(variant.method) or variant.method == role]
-            vocabulary = Vocabulary(chats[role].tokenizer)
+            vocabulary = chats[role].vocabulary
             rest = max((limits.rest_of(vocabulary, texts, variant, role) for variant in variants), default=0)
             problem = max(plan.trace.problems, key=lambda problem: problem.prompt + problem.most)
             need = problem.prompt + problem.most + rest

@@ -15,8 +15,8 @@ from sgl_specreason.method.policy import Policy
 from sgl_specreason.method.score import Judgement
 from sgl_specreason.method.trajectory import Trajectory
 from sgl_specreason.replays.trace import TracedProblem, TracedStep
-from sgl_specreason.text.context import Contexts, Prefix
-from sgl_specreason.text.steps import BLANK_LINE, Step, pieces
+from sgl_specreason.text.context import Contexts, Part, Prefix
+from sgl_specreason.text.steps import BLANK_LINE, Step
 from sgl_specreason.text.vocabulary import Vocabulary
 
 SAID = ("score", "digits", "p_yes", "label_mass", "logprob_mean", "logprob_min", "confidence")
@@ -49,7 +49,7 @@ class Regular:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayContexts(Contexts):
-    """The contexts of one replayed trajectory: prompts of random tokens, and for each mark the ids that an engine wrote.
+    """The contexts of one replayed trajectory: prompts of random tokens, then the ids that the engines wrote.
 
     Another engine gets the same ids where the vocabularies are the same, else as many random ones.
     """
@@ -57,36 +57,33 @@ class ReplayContexts(Contexts):
     name: str
     prompt_tokens: int
     regular: dict[int, Regular] = field(default_factory=dict)
-    marks: dict[str, tuple[Vocabulary, Sequence[int]]] = field(default_factory=dict)
+    writers: dict[str, Vocabulary] = field(default_factory=dict)
     translated: dict[tuple[int, str], list[int]] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    def open(self, engine: str, vocabulary: Vocabulary, prompt: str, regular: Regular) -> None:
-        """The mark `prompt` stands for this problem's prompt, which begins like no other problem's."""
+    def open(self, engine: str, vocabulary: Vocabulary, regular: Regular) -> None:
+        """This problem's prompt, which begins like no other problem's."""
         self.regular[id(vocabulary)] = regular
         ids = random.Random(f"{self.name} {engine}").choices(regular.ids, k=self.prompt_tokens)
-        self.openings[engine] = Prefix().longer(prompt, ids)
+        self.openings[engine] = Prefix().longer(0, ids)
 
-    def mark(self, engine: str, tokens: int, ending: str) -> str:
+    def mark(self, engine: str, vocabulary: Vocabulary, tokens: int, ending: str) -> str:
         """A text of its own for what `engine` has written."""
-        return f"[{tokens} tokens by {engine}, {next(self.numbers)}]{ending}"
+        text = f"[{tokens} tokens by {engine}, {next(self.numbers)}]{ending}"
+        self.writers[text] = vocabulary
+        return text
 
-    def wrote(self, vocabulary: Vocabulary, text: str, ids: Sequence[int]) -> None:
-        self.marks[text] = (vocabulary, ids)
-
-    def _written(self, vocabulary: Vocabulary, text: str, ending: str) -> list[int]:
-        return [token for mark in pieces(text) for token in self._ids(vocabulary, mark)]
-
-    def _ids(self, vocabulary: Vocabulary, mark: str) -> Sequence[int]:
-        writer, ids = self.marks[mark]
-        if writer is vocabulary:
-            return ids
-        key = (id(vocabulary), mark)
+    def ids(self, vocabulary: Vocabulary, part: Part) -> Sequence[int]:
+        if isinstance(part, str):
+            return vocabulary.ids(part)
+        if self.writers[part.text] is vocabulary:
+            return part.ids
+        key = (id(vocabulary), part.text)
         if key not in self.translated:
-            regular, same = self.regular[id(vocabulary)], writer.digest == vocabulary.digest
-            others = random.Random(f"{self.name} {mark}").choices(regular.ids, k=len(ids))
+            regular, same = self.regular[id(vocabulary)], part.vocabulary == vocabulary.digest
+            others = random.Random(f"{self.name} {part.text}").choices(regular.ids, k=len(part.ids))
             self.translated[key] = [
-                ours if same and ours in regular.known else other for ours, other in zip(ids, others, strict=True)
+                ours if same and ours in regular.known else other for ours, other in zip(part.ids, others, strict=True)
             ]
         return self.translated[key]
 

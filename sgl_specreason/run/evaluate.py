@@ -141,11 +141,9 @@ def _endpoints(
     timeout_s: float,
     kind: type[Session],
 ) -> dict[Author, "Endpoint"]:
-    """Endpoints over the running engines, after checking that the judge can answer with one token."""
-    from sgl_specreason.method.score import DIGITS, WORDS
-
+    """Endpoints over the running engines."""
     endpoint = kind.endpoint_class()
-    endpoints = {
+    return {
         role: endpoint(
             engine.url,
             role=role,
@@ -158,8 +156,3 @@ def _endpoints(
         )
         for role, engine in engines.items()
     }
-    for judge in {variant.policy.judge for variant in plan.variants}:
-        name, labels = ("judge_binary", WORDS) if judge == "binary" else ("judge", DIGITS)
-        if judge != "likelihood":
-            endpoints["base"].label_tokens(chats["base"].judge_turn(plan.prompts, name, thinking=True), labels)
-    return endpoints

@@ -1,17 +1,26 @@
 """Owns how a model's own chat template opens a thought and frames a judge turn. Knows no engine."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.text.prompts import PLACEHOLDERS, PromptSet
-from sgl_specreason.text.steps import Author
+from sgl_specreason.text.steps import BLANK_LINE, Author
 from sgl_specreason.text.tokenizers import Tokenizer, load_tokenizer
+from sgl_specreason.text.vocabulary import Vocabulary
+
+_XML_TAG = re.compile(r"<\w+>")
+"""Tags such as <think> stand on a line of their own; others ("[THINK]", a channel of gpt-oss) do not."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChatFormat:
     """How one model's chat template opens a thought and frames a judge turn, as raw text to append.
+
+    Both think tags are "" for models that do not think before they answer: their response is the thought.
 
     A conversation is rendered once and only appended to afterwards: rendering it again would rewrite
     its history (Qwen3 puts an empty think block before a continued message, R1's template drops the thought).
@@ -20,29 +29,52 @@ class ChatFormat:
     tokenizer: Tokenizer
     think_start: str = "<think>"
     think_end: str = "</think>"
+    date: date = field(default_factory=date.today)
+    """The day that a template is told: a run that goes on after midnight must send what it has sent before."""
 
     def prompt(self, content: str) -> str:
-        """The user's turn and the assistant's opening, up to and with the opening think tag."""
+        """The user's turn and the assistant's opening, up to and with the opening think tag.
+
+        Raises UsageError for a template that closes the thought which it is asked to open.
+        """
         text = self._render([{"role": "user", "content": content}], add_generation_prompt=True)
-        if text.rstrip().endswith(self.think_start):
+        if self.think_end and text.rstrip().endswith(self.think_end):
+            raise UsageError(
+                f"the chat template of {self.name} closes the thought before it begins, so its model does not think: "
+                "use a template that opens one"
+            )
+        if text.rstrip().endswith(self.think_start.strip()):
             return text
-        return f"{text}{self.think_start}\n"
+        return f"{text}{self.think_start}" + "\n" * bool(_XML_TAG.fullmatch(self.think_start))
 
     def content(self, prompt: str) -> slice:
-        """Where in a `prompt` the user's message stands: what is between the words that every prompt of this model has.
+        """Where in a `prompt` the user's message stands: between the words that every prompt of this model has.
 
-        Raises UsageError where the chat template does not show a message exactly once.
+        Raises UsageError where the chat template does not show a message exactly once, or not always between the same words.
         """
         before, after = self._around
-        start = _alike(before, prompt)
-        return slice(start, len(prompt) - _alike(after[::-1], prompt[start:][::-1]))
+        if len(prompt) < len(before) + len(after) or not (prompt.startswith(before) and prompt.endswith(after)):
+            raise UsageError(f"the chat template of {self.name} does not put the same words around every message")
+        return slice(len(before), len(prompt) - len(after))
+
+    @property
+    def name(self) -> str:
+        """What the tokenizer was loaded as."""
+        return getattr(self.tokenizer, "name_or_path", "") or "the model"
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The token ids of this model's text."""
+        return Vocabulary(self.tokenizer)
 
     @cached_property
     def _around(self) -> tuple[str, str]:
         mark = "a question of the user"
         parts = self.prompt(mark).split(mark)
         if len(parts) != 2:
-            raise UsageError(f"the model's chat template shows the user's message {len(parts) - 1} times, not once")
+            raise UsageError(
+                f"the chat template of {self.name} shows the user's message {len(parts) - 1} times, not once"
+            )
         return parts[0], parts[1]
 
     def judge_turn(self, prompts: PromptSet, judge: str = "judge", *, thinking: bool) -> str:
@@ -57,6 +89,26 @@ class ChatFormat:
         opening = prompts[answer].fill(**dict.fromkeys(PLACEHOLDERS[answer], ""))
         return f"{closing}{after_answer}{prompts[judge].text}{before_reply}{opening}"
 
+    def question(
+        self, prompts: PromptSet, judge: str, labels: Sequence[str], *, thinking: bool
+    ) -> tuple[str, tuple[str, ...]]:
+        """A judge turn, and its labels as this model writes them: each begins with a token of its own after the turn.
+
+        Most vocabularies have a word together with the blank before it (" yes"): then the blank at the turn's end is the
+        label's. Raises UsageError that names the template where neither works.
+        """
+        turn = self.judge_turn(prompts, judge, thinking=thinking)
+        ways = [(turn, tuple(labels))]
+        if turn.endswith(" "):
+            ways.append((turn[:-1], tuple(f" {label}" for label in labels)))
+        for text, words in ways:
+            if self.vocabulary.first_tokens(text.rpartition(BLANK_LINE)[2], words) is not None:
+                return text, words
+        raise UsageError(
+            f"{prompts[judge + '_answer'].source}: after this, {', '.join(labels)} do not each begin with a token of their own "
+            f"for {self.name}; change how the file ends"
+        )
+
     @cached_property
     def _frames(self) -> tuple[str, str]:
         """The text between an assistant's message and the next user's, and between that and a reply that has begun."""
@@ -67,37 +119,32 @@ class ChatFormat:
             after_answer = text.split(marks[1])[1].split(marks[2])[0]
             before_reply = text.split(marks[2])[1].split(marks[3])[0]
         except IndexError:
-            raise UsageError("the model's chat template does not show a conversation of two turns") from None
+            raise UsageError(f"the chat template of {self.name} does not show a conversation of two turns") from None
         return after_answer, before_reply
 
     def _render(self, messages: list[dict[str, str]], *, add_generation_prompt: bool = False) -> str:
-        from jinja2 import TemplateError
-
         try:
             text = self.tokenizer.apply_chat_template(
                 messages,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
-                enable_thinking=True,
+                enable_thinking=True,  # the switch of Qwen3, GLM and SmolLM3
+                thinking=True,  # that of DeepSeek-V3.1 and Granite
+                date_string=f"{self.date:%d %b %Y}",  # Llama 3's; others ask for the day themselves
+                strftime_now=self.date.strftime,
             )
-        except (ValueError, TemplateError) as error:
-            raise UsageError(f"the model's chat template cannot be used: {error}") from None
+        except Exception as error:  # a template is a program: it may fail in any way
+            raise UsageError(f"the chat template of {self.name} cannot be used: {error}") from None
         return str(text)
 
 
-def _alike(text: str, other: str) -> int:
-    """How many characters they have in common at the beginning."""
-    pairs = enumerate(zip(text, other, strict=False))
-    return next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(text), len(other)))
-
-
 def load_chats(
-    models: dict[Author, str], think_tags: tuple[str, str], *, trust_remote_code: bool
+    models: dict[Author, str], think_tags: tuple[str, str], *, trust_remote_code: bool, day: date | None = None
 ) -> dict[Author, ChatFormat]:
-    """Each model's own chat format. Raises UsageError where a tokenizer is missing."""
+    """Each model's own chat format, on this day (None: today). Raises UsageError where a tokenizer is missing."""
     start, end = think_tags
     tokenizers = {role: load_tokenizer(model, trust_remote_code=trust_remote_code) for role, model in models.items()}
     return {
-        role: ChatFormat(tokenizer=tokenizer, think_start=start, think_end=end)
+        role: ChatFormat(tokenizer=tokenizer, think_start=start, think_end=end, date=day or date.today())
         for role, tokenizer in tokenizers.items()
     }

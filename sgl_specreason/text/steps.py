@@ -5,7 +5,7 @@ Knows nothing of engines, scores or policies.
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 BLANK_LINE = "\n\n"
 Author = Literal["base", "small"]
@@ -22,25 +22,35 @@ def pieces(text: str) -> list[str]:
     return _PIECE.findall(text)
 
 
-def first_piece(text: str, start: int) -> str:
-    """The piece that begins at `start`, which lies before the end."""
-    found = _PIECE.match(text, start)
-    assert found is not None
-    return found[0]
+class Written(NamedTuple):
+    """A text that a model wrote in one go, and the ids that it wrote, of the vocabulary with this digest.
+
+    Without ids they are made of the text. Encoding a text again may give others than were written, which are not cached.
+    """
+
+    text: str
+    vocabulary: str = ""
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """What one model wrote as one step.
 
-    `text` ends with its blank line or think tag if it has one; `tokens` is what the engine generated for it.
-    `confidence` is the mean probability that its writer gave these tokens, where that was asked for.
+    `text` ends with its blank line or think tag if it has one; `tokens` is what the engine generated for it, `written` its
+    parts as they came. `confidence` is the mean probability that its writer gave these tokens, where that was asked for.
     """
 
     text: str
     tokens: int
     ending: Ending
     confidence: float | None = None
+    written: tuple[Written, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Written, ...]:
+        """What it is made of; joined, the texts are its text."""
+        return self.written or (Written(self.text),)
 
     @property
     def ends_thought(self) -> bool:
@@ -56,28 +66,36 @@ class Step:
         tokens, confidence = self.tokens + more.tokens, None
         if self.confidence is not None and more.confidence is not None:
             confidence = (self.tokens * self.confidence + more.tokens * more.confidence) / max(tokens, 1)
-        return Step(text=self.text + more.text, tokens=tokens, ending=more.ending, confidence=confidence)
+        return Step(
+            text=self.text + more.text,
+            tokens=tokens,
+            ending=more.ending,
+            confidence=confidence,
+            written=self.parts + more.parts,
+        )
 
 
 def read_step(
-    text: str, tokens: int, finish: str, think_end: str, *, before: str = "", confidence: float | None = None
+    written: Written, tokens: int, finish: str, think_end: str, *, before: str = "", confidence: float | None = None
 ) -> Step:
     """One generation as a step: cut after the first blank line or think tag, whichever comes first.
 
     `finish` is SGLang's finish type ("stop" or "length"). A token may hold the stop in its middle (".\\n\\n\\n"), so
     the text is cut here and not trusted to end with it. A think tag may begin in what stands `before` the text: the limit
-    of a step's tokens falls where it falls.
+    of a step's tokens falls where it falls. Without a tag ("") the end of the sequence ends the thought.
     """
     ending: Ending
+    text = written.text
     begun = before[max(len(before) - len(think_end) + 1, 0) :]
-    blank, thought = text.find(BLANK_LINE), (begun + text).find(think_end)
+    blank, thought = text.find(BLANK_LINE), (begun + text).find(think_end) if think_end else -1
     if thought >= 0 and (blank < 0 or thought - len(begun) < blank):
         text, ending = text[: thought - len(begun) + len(think_end)], "think_end"
     elif blank >= 0:
         text, ending = text[: blank + len(BLANK_LINE)], "blank_line"
     else:
         ending = "cap" if finish == "length" else "eos"
-    return Step(text=text, tokens=tokens, ending=ending, confidence=confidence)
+    whole = written if text == written.text else Written(text)
+    return Step(text=text, tokens=tokens, ending=ending, confidence=confidence, written=(whole,))
 
 
 def wants_more(step: Step, *, min_step_tokens: int, room: int) -> bool:

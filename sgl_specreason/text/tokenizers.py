@@ -19,6 +19,6 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+    except Exception as error:  # what a model's files hold may break the library in any way
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(f"no tokenizer for model {model}: {first}") from None

@@ -11,10 +11,14 @@ from functools import lru_cache
 
 import orjson
 
+from sgl_specreason.errors import UsageError
 from sgl_specreason.text.steps import pieces
 from sgl_specreason.text.tokenizers import Tokenizer
 
 REMEMBERED = 65536
+LEADS = ("", "\x00", "\n")
+"""What a piece is encoded after, and cut off again: nothing, or a character that merges with none."""
+PROBES = ("a", " a", "7", "\n\n", "the.\n", "</a>")
 
 
 class Vocabulary:
@@ -25,7 +29,9 @@ class Vocabulary:
     plain: Callable[[str, str], tuple[int, ...]]  # of a piece of a model's
 
     def __init__(self, tokenizer: Tokenizer) -> None:
+        """Raises UsageError for a tokenizer whose ids of a piece are not those of its text."""
         self._tokenizer = tokenizer
+        self._lead = _lead(tokenizer)
         self.digest = _digest(tokenizer)
         added: dict[str, int] = getattr(tokenizer, "get_added_vocab", dict)()
         # Runs of spaces or newlines are added tokens in some vocabularies: these are text, and the best way to write it.
@@ -59,8 +65,22 @@ class Vocabulary:
     def _controls(self, ids: Sequence[int]) -> list[int]:
         return [token for token in ids if token in self._control_ids]
 
+    def first_tokens(self, text: str, labels: Sequence[str]) -> list[int] | None:
+        """The first token of each label after our own `text`: all different, and of a digit the only one.
+
+        None where that is not so, or where a label merges with the text.
+        """
+        before, found = self.ids(text), []
+        for label in labels:
+            after = self.ids(text + label)
+            rest = after[len(before) :]
+            if after[: len(before)] != before or not rest or (label.strip().isdigit() and len(rest) != 1):
+                return None
+            found.append(rest[0])
+        return found if len(set(found)) == len(found) else None
+
     def _encode(self, piece: str, /) -> tuple[int, ...]:
-        return tuple(self._tokenizer.encode(piece, add_special_tokens=False))
+        return _after(self._tokenizer, self._lead, piece)
 
     def _spell(self, piece: str, ending: str, /) -> tuple[int, ...]:
         """The ids of a piece that is only text: no added token in it, but for `ending` where the piece ends with that."""
@@ -87,6 +107,25 @@ class Vocabulary:
         if self._control_ids.isdisjoint(ids):
             return ids
         return tuple(token for letter in part for token in self._encode(letter))
+
+
+def _after(tokenizer: Tokenizer, lead: str, piece: str) -> tuple[int, ...]:
+    """The ids of a piece where it does not begin a text."""
+    ids = tokenizer.encode(lead + piece, add_special_tokens=False)
+    return tuple(ids[len(tokenizer.encode(lead, add_special_tokens=False)) :] if lead else ids)
+
+
+def _lead(tokenizer: Tokenizer) -> str:
+    """What pieces must be encoded after, so that their ids are those of their text wherever it stands.
+
+    A tokenizer that puts a blank before every text (Llama-2, Mistral v1 to v3, Phi-3) would put one before every step.
+    """
+    for lead in LEADS:
+        found = [(*_after(tokenizer, lead, "a"), *_after(tokenizer, lead, probe)) for probe in PROBES]
+        if all(tokenizer.decode(list(ids)) == f"a{probe}" for ids, probe in zip(found, PROBES, strict=True)):
+            return lead
+    name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
+    raise UsageError(f"the tokenizer of {name} changes a text that is put together of pieces: it cannot be used here")
 
 
 def _digest(tokenizer: Tokenizer) -> str:

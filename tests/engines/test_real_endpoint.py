@@ -19,8 +19,9 @@ from sgl_specreason.method.program import run_trajectory
 from sgl_specreason.method.score import DIGITS
 
 
-def test_an_aborted_request_ends_on_the_server_and_leaves_its_account(real_pair: Servers) -> None:
-    """By name, in the middle of writing: long before its limit, and the server goes on."""
+@pytest.mark.parametrize("early", [False, True])
+def test_an_aborted_request_ends_on_the_server_and_leaves_its_account(real_pair: Servers, early: bool) -> None:
+    """By name, in the middle of writing or before it has begun: long before its limit, and the server goes on."""
     endpoint = real_pair.endpoints()["base"]
     outcome: list[Any] = []
 
@@ -37,13 +38,19 @@ def test_an_aborted_request_ends_on_the_server_and_leaves_its_account(real_pair:
             outcome.append(error)
 
     thread = threading.Thread(target=write)
-    thread.start()
-    time.sleep(0.7)
-    endpoint.abort("a request to be aborted")
+    if early:
+        endpoint.abort("a request to be aborted", lambda: bool(outcome))
+        time.sleep(0.2)
+        thread.start()
+    else:
+        thread.start()
+        time.sleep(0.7)
+        endpoint.abort("a request to be aborted", lambda: bool(outcome))
     thread.join(10)
     assert isinstance(outcome[0], Aborted)
-    assert 0 < outcome[0].account.completion_tokens < 1500
-    endpoint.abort("a request that never was")
+    assert early or outcome[0].account.completion_tokens > 0
+    assert outcome[0].account.completion_tokens < 1500
+    endpoint.abort("a request that never was", iter([False, True]).__next__)
     t = real_pair.trajectory(0)
     run_trajectory("specreason", t, real_pair.endpoints())  # type: ignore[arg-type]
     assert t.answer

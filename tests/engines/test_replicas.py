@@ -372,7 +372,7 @@ def test_what_the_router_has_no_route_for_is_asked_of_each_replica(
     assert base.server_info["enable_priority_scheduling"] is True
     base.flush_cache()
     assert [worker.refusals for worker in workers] == [0, 0]
-    base.abort("a name")
+    base.abort("a name", iter([False, True]).__next__)
     until(lambda: [worker.aborts for worker in workers] == [["a name"]] * 2)
     workers[0].close()
     base.flush_cache()  # one that is down has no cache

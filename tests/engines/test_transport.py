@@ -87,14 +87,19 @@ def silent(connection: socket.socket) -> None:
     assert connection.recv(1) == b""
 
 
-def trickling(connection: socket.socket) -> None:
-    connection.sendall(http(b"", length=1000))
-    try:
-        for _ in range(100):
-            connection.sendall(b" ")
-            time.sleep(0.05)
-    except OSError:
-        return
+def trickling(beginning: bytes) -> Callable[[socket.socket], None]:
+    """A server that begins to answer so and then sends one blank after the other, for five seconds."""
+
+    def reply(connection: socket.socket) -> None:
+        connection.sendall(beginning)
+        try:
+            for _ in range(100):
+                connection.sendall(b" ")
+                time.sleep(0.05)
+        except OSError:
+            return
+
+    return reply
 
 
 FAILING = {
@@ -107,7 +112,9 @@ FAILING = {
     "no JSON": (http(b'{"ok": '), "not JSON"),
     "no object": (http(b"[1]"), "an object was expected"),
     "no answer in time": (silent, "no answer in"),
-    "no end in time": (trickling, "no answer in"),
+    "no end in time": (trickling(http(b"", length=1000)), "no answer in"),
+    "no end of its status in time": (trickling(b"HTTP/1.1 200"), "no answer in"),
+    "no end of its headers in time": (trickling(b"HTTP/1.1 200 OK\r\nX-Odd:"), "no answer in"),
 }
 
 
@@ -159,14 +166,20 @@ def test_a_server_that_asks_for_time_gets_it() -> None:
 
 
 def test_a_request_that_is_tried_again_has_another_name_each_time() -> None:
-    """SGLang refuses a name that it still knows; an abort must find the new one."""
-    with server(reset, reset, http(GOOD)) as (url, requests):
+    """SGLang refuses a name that it still knows; an abort must find the new one, and nothing is kept of those that are over."""
+    names: list[str] = []
+
+    def last(connection: socket.socket) -> None:
+        names.extend((asked.name_of("r"), asked.name_of("other")))
+        connection.sendall(http(GOOD, headers="Connection: close\r\n"))
+
+    with server(reset, reset, last) as (url, requests):
         asked = client(url)
         asked.call("POST", "/generate", {"rid": "r"}, patient=True)
         bodies = [request.split(b"\r\n\r\n")[1] for request in requests]
         assert bodies == [b'{"rid":"r"}', b'{"rid":"r-1"}', b'{"rid":"r-2"}']
-        assert asked.name_of("r") == "r-2"
-        assert asked.name_of("other") == "other"
+        assert names == ["r-2", "other"]
+        assert asked.name_of("r") == "r"
 
 
 def unused_port() -> int:

@@ -4,11 +4,13 @@ import gc
 import threading
 import time
 import zlib
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fake_engine import CharTokenizer, FakeEngine, Held, Payload, Raw, digits, prompt_of
-from fake_pair import CLOSED_TURN, TURN, WRITTEN, Pair, Start, frontend_threads, thought
+from fake_pair import CLOSED_TURN, TEXTS, TURN, WRITTEN, Pair, Start, frontend_threads, thought
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sglang.lang.interpreter import StreamExecutor
@@ -16,7 +18,11 @@ from sglang.lang.interpreter import StreamExecutor
 from sgl_specreason.engines import transport
 from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.errors import RequestError
-from sgl_specreason.method.policy import Method
+from sgl_specreason.method.policy import Method, Policy
+from sgl_specreason.method.program import run_trajectory, salvage
+from sgl_specreason.method.score import Judgement, Likelihood
+from sgl_specreason.method.trajectory import Trajectory
+from sgl_specreason.text.steps import Step
 
 
 def test_accepted_steps_are_kept_and_the_answer_is_written_by_base(fake_engine: Start) -> None:
@@ -180,9 +186,49 @@ def test_salvage_keeps_nothing_without_a_likely_beginning_or_an_unlikely_token(f
     assert t.record()["tokens_salvaged"] == 0
 
 
+@pytest.mark.parametrize(("tokens", "begun"), [(4, 3), (3, 2), (2, 1), (1, None)])
+def test_what_is_salvaged_always_leaves_base_something_to_write(
+    fake_engine: Start, tokens: int, begun: int | None
+) -> None:
+    """Base may have more tokens for a text than small had: its count could take all the room of a draft at its cap."""
+    pair = Pair(fake_engine, ["-"], [1], ["-"])
+    t = Trajectory(problem_id="p", sample=0, sampling_seed=7, policy=Policy(salvage=True), texts=TEXTS)
+    state = SimpleNamespace(stream_executor=SimpleNamespace(backend=pair.engines["base"]))
+    judgement = Judgement(likelihood=Likelihood(logprobs=(-0.1, -0.1, -0.1, -12.0), token_ids=tuple(b"abc#")))
+    found = salvage(state, Step(text="abc#", tokens=tokens, ending="cap"), judgement, t)
+    assert (found and found.tokens) == begun
+    assert found is None or found.text == "abc"
+
+
+def test_each_kind_of_request_has_luck_of_its_own(fake_engine: Start) -> None:
+    """What an engine draws is a function of seed and position: with the draft's seed base would write the draft again."""
+    pair = Pair(fake_engine, ["One.\n\n", "End.</think>"], [1, 9], ["Mine.\n\n", "A"])
+    pair.run(temperature=0.6, lookahead=1)
+    by_role = {
+        role: [r["sampling_params"] for r in engine.requests]
+        for role, engine in (("small", pair.small), ("base", pair.base))
+    }
+    drafts = {params["sampling_seed"] for params in by_role["small"]}
+    written = [params["sampling_seed"] for params in by_role["base"] if params["max_new_tokens"]]
+    assert len(set(drafts)) == 1
+    assert len({*drafts, *written}) == 3  # drafts, a regenerated step, the answer
+
+
+@pytest.mark.parametrize(("said", "kept"), [("So \ufffd", "So "), ("\ufffd\ufffd", ""), ("x\ufffdy", "x\ufffdy")])
+def test_half_a_character_at_a_limit_is_nobodys_text(fake_engine: Start, said: str, kept: str) -> None:
+    """A limit may fall inside the bytes of a character: what comes next would not complete it."""
+    pair = Pair(fake_engine, [said, "End.</think>"], [9], ["A</think>"])
+    t = pair.run(step_tokens=len(said), gate="always")
+    assert t.kept[0].draft is not None
+    assert t.kept[0].draft.text == kept
+    assert t.kept[0].draft.parts[0].ids == (() if "\ufffd" in kept else tuple(map(ord, kept)))
+
+
 def test_of_several_drafts_the_best_one_counts(fake_engine: Start) -> None:
     """Drafts are told apart by the seed of their request, since nothing else differs."""
     texts = ["A bad one.\n\n", "A good one.\n\n", "So so.\n\n"]
+    attempt = Trajectory(problem_id="p", sample=0, sampling_seed=7, policy=Policy(), texts=TEXTS)
+    own = [attempt.seed_of("draft", "small", number) for number in range(3)]
     scores = {"A bad": 1, "A goo": 9, "So so": 5}
     seeds: list[int] = []
 
@@ -190,7 +236,7 @@ def test_of_several_drafts_the_best_one_counts(fake_engine: Start) -> None:
         if "good" in prompt:
             return "End.</think>"
         seeds.append(payload["sampling_params"]["sampling_seed"])
-        return texts[(seeds[-1] - 7) // 1_000_003 % 3]
+        return texts[own.index(seeds[-1])]
 
     def base(prompt: str, payload: Payload) -> Any:
         if payload["sampling_params"]["max_new_tokens"]:
@@ -201,7 +247,7 @@ def test_of_several_drafts_the_best_one_counts(fake_engine: Start) -> None:
     pair = Pair(fake_engine, [""], [9], ["A"])
     pair.small.script, pair.base.script = drafts, base
     t = pair.run(drafts=3, temperature=0.6)
-    assert sorted(seeds) == [7, 7 + 1_000_003, 7 + 2_000_006]
+    assert sorted(seeds) == sorted(own)
     assert thought(t) == "A good one.\n\nEnd.</think>"
     first, _ = t.record()["steps"]
     assert [other["score"] for other in first["others"]] == [5, 1]
@@ -416,7 +462,7 @@ def test_a_draft_after_a_rejected_one_is_aborted_and_counted(fake_engine: Start)
     assert thought(t) == "Good.\n\nEnd.</think>"
     assert pair.asked["draft"] == ["S:", "S:Bad.\n\n", "S:Good.\n\n"]
     held = next(request for request in pair.small.requests if prompt_of(request) == "S:Bad.\n\n")
-    assert pair.small.aborts == [held["rid"]]
+    assert set(pair.small.aborts) == {held["rid"]}
     dropped = [call for call in t.calls if call.dropped]
     assert [call.account.completion_tokens for call in dropped] == [len("Never n")]
     record = t.record()
@@ -424,6 +470,24 @@ def test_a_draft_after_a_rejected_one_is_aborted_and_counted(fake_engine: Start)
     assert record["tokens_discarded"] == len("Bad.\n\n") + len("Never n")
     assert record["tokens_small"] == len("Bad.\n\n") + len("Never n") + len("End.</think>")
     assert [request.get("dropped", False) for request in record["requests"]].count(True) == 1
+
+
+def test_an_abort_that_overtakes_its_request_is_not_lost(fake_engine: Start) -> None:
+    """A server forgets an abort of what it does not have yet: the draft would run on and hold up the next one."""
+    pair = Pair(fake_engine, ["Bad.\n\n", Held("Never n"), "End.</think>"], [2, 9], ["Good.\n\n", "A"])
+
+    def slowly(prompt: str, payload: Payload) -> Any:
+        reply = pair.next("draft", prompt)
+        time.sleep(0.2 if isinstance(reply, Held) else 0)
+        return reply
+
+    pair.small.script = slowly
+    pair.judge_after(drafts=2)
+    t = pair.run(lookahead=1)
+    assert thought(t) == "Good.\n\nEnd.</think>"
+    assert [call.account.completion_tokens for call in t.calls if call.dropped] == [len("Never n")]
+    assert len(pair.small.aborts) > 1
+    assert pair.small.running == set()
 
 
 def test_small_drafts_the_next_step_before_the_judge_has_answered(fake_engine: Start) -> None:
@@ -462,7 +526,7 @@ def test_where_few_drafts_pass_base_begins_its_step_beside_the_judge(fake_engine
     t = pair.run(eager_regenerate=True)
     assert thought(t) == "Mine.\n\n" * 5 + "Fine.</think>"
     assert [call.account.completion_tokens for call in t.calls if call.dropped] == [3]
-    assert len(pair.base.aborts) == 1
+    assert len(set(pair.base.aborts)) == 1
     record = t.record()
     assert record["tokens_base"] == 5 * len("Mine.\n\n") + 3
     assert record["tokens_base"] + record["tokens_small"] - record["tokens_discarded"] == record["thinking_tokens"]
@@ -474,3 +538,40 @@ def test_a_server_that_is_busy_for_a_moment_is_flushed_all_the_same(fake_engine:
     engine.refusals = 3
     Endpoint(engine.url, role="base", tokenizer=CharTokenizer()).flush_cache()
     assert engine.refusals == 0
+
+
+TAGLESS = replace(TEXTS, think_end="", close="Time is up.\n\n")
+
+
+def untagged(pair: Pair, method: Method = "specreason", **policy: Any) -> Trajectory:
+    """A trajectory of models that have no think tags."""
+    settings = {"budget_tokens": 500, "step_tokens": 50, "temperature": 0.0, "lookahead": 0, "on_budget": "stop"}
+    t = Trajectory(problem_id="p", sample=0, sampling_seed=7, policy=Policy(**(settings | policy)), texts=TAGLESS)
+    run_trajectory(method, t, pair.engines)  # type: ignore[arg-type]
+    return t
+
+
+@pytest.mark.parametrize("method", ["specreason", "base", "small"])
+def test_without_think_tags_the_response_is_the_chain_and_the_answer(fake_engine: Start, method: Method) -> None:
+    """Qwen2.5-Math and its kin: nothing is put into their mouth, and nobody is asked for an answer after it."""
+    whole = "One.\n\nSo \\boxed{2}."
+    drafts = ["One.\n\n", "So \\boxed{2}."] if method == "specreason" else [whole]
+    pair = Pair(fake_engine, drafts, [9], [whole])
+    t = untagged(pair, method)
+    assert (t.answer, t.stop_reason, t.truncated) == (whole, "eos", False)
+    assert all(call.purpose != "answer" for call in t.calls)
+    assert all(
+        "</think>" not in prompt and "Time is up" not in prompt for asked in pair.asked.values() for prompt in asked
+    )
+    assert all(
+        "" not in request["sampling_params"].get("stop", []) for request in [*pair.base.requests, *pair.small.requests]
+    )
+
+
+def test_without_think_tags_the_budget_cuts_the_response_or_asks_for_an_answer(fake_engine: Start) -> None:
+    cut = untagged(Pair(fake_engine, ["Step.\n\n"], [9], ["A"]), budget_tokens=14)
+    assert (cut.answer, cut.truncated) == ("Step.\n\nStep.\n\n", True)
+    pair = Pair(fake_engine, ["Step.\n\n"], [9], ["So 3."])
+    asked = untagged(pair, budget_tokens=14, on_budget="answer")
+    assert asked.answer == "So 3."
+    assert pair.asked["write"] == ["B:Step.\n\nStep.\n\nTime is up.\n\n"]

@@ -1,5 +1,7 @@
 """Templates and chat formats, among them templates that rewrite history."""
 
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +104,65 @@ def test_a_missing_folder_or_file_is_named(tmp_path: Path) -> None:
         load_prompts(tmp_path / "none")
     with pytest.raises(UsageError, match=r"math\.txt"):
         load_prompts(tmp_path)
+
+
+def test_a_template_with_a_date_is_told_the_same_one_all_through_a_run() -> None:
+    """Llama 3 takes it as `date_string`, others ask for the day; a prompt after midnight must find its message."""
+    dated = "{{ date_string }} {{ strftime_now('%d %b %Y') }}|{{ messages[0].content }}|"
+    chat = ChatFormat(tokenizer=Rendering(dated), date=date(2026, 1, 2))
+    prompt = chat.prompt("the question")
+    assert prompt.startswith("02 Jan 2026 02 Jan 2026|the question|")
+    assert prompt[chat.content(prompt)] == "the question"
+
+
+def test_words_that_change_around_a_message_end_the_run() -> None:
+    """Where the message stands must be known, or its control tokens could not be told from the template's."""
+    count = iter(range(100))
+    tokenizer = Rendering("{{ strftime_now('') }}|{{ messages[0].content }}|")
+    chat = ChatFormat(tokenizer=tokenizer, date=Ticking(lambda _: str(next(count))))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="does not put the same words around every message"):
+        chat.content(chat.prompt("one"))
+
+
+class Ticking:
+    """A day that is another one each time that it is asked for."""
+
+    def __init__(self, strftime: Callable[[str], str]) -> None:
+        self.strftime = strftime
+
+    def __format__(self, spec: str) -> str:
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("switch", "opens"), [("thinking", True), ("enable_thinking", True), ("reasoning_mode", False)]
+)
+def test_a_template_is_asked_to_think_by_every_known_switch_or_refused(switch: str, opens: bool) -> None:
+    """DeepSeek-V3.1's template closes the thought unless `thinking` is set: a closed thought must not be opened again."""
+    template = (
+        f"{{{{ messages[0].content }}}}{{% if {switch} %}}<think>{{% else %}}<think>\n\n</think>\n\n{{% endif %}}"
+    )
+    chat = ChatFormat(tokenizer=Rendering(template))
+    if opens:
+        assert chat.prompt("?") == "?<think>"
+    else:
+        with pytest.raises(UsageError, match="closes the thought before it begins"):
+            chat.prompt("?")
+
+
+@pytest.mark.parametrize(
+    ("tags", "opening"),
+    [
+        (("", ""), ""),
+        (("<think>", "</think>"), "<think>\n"),
+        (("[THINK]", "[/THINK]"), "[THINK]"),
+        (("<|channel|>analysis<|message|>", "<|end|>"), "<|channel|>analysis<|message|>"),
+        (("<reason>", "</reason>"), "<reason>\n"),
+    ],
+)
+def test_a_thought_is_opened_by_the_pairs_tags_or_not_at_all(tags: tuple[str, str], opening: str) -> None:
+    chat = ChatFormat(tokenizer=Rendering(CHATML), think_start=tags[0], think_end=tags[1])
+    prompt = chat.prompt("?")
+    assert prompt == f"<|im_start|>user\n?<|im_end|>\n<|im_start|>assistant\n{opening}"
+    assert prompt[chat.content(prompt)] == "?"
+    assert chat.judge_turn(load_prompts(), thinking=True).startswith(f"{tags[1]}<|im_end|>")

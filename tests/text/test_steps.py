@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgl_specreason.text.steps import Step, pieces, read_step, wants_more
+from sgl_specreason.text.steps import Step, Written, pieces, read_step, wants_more
 
 TEXT = st.text(alphabet=st.sampled_from("ab.\n <>/think\r\x00\u202e\u2028\ufffd\ud800"), max_size=80)
 TAGGED = st.lists(st.sampled_from(["a", "<", "</", "</think>", "think>", "\n", "\n\n"]), max_size=8).map("".join)
@@ -25,8 +25,10 @@ def test_pieces_of_a_text_that_ends_with_a_blank_line_stay(before: str, after: s
 
 @given(TEXT, st.integers(0, 20), st.sampled_from(["stop", "length"]))
 def test_a_step_is_a_prefix_that_ends_at_its_first_stop(text: str, tokens: int, finish: str) -> None:
-    step = read_step(text, tokens, finish, "</think>")
+    step = read_step(Written(text, "v", (1, 2)), tokens, finish, "</think>")
     assert text.startswith(step.text)
+    assert [part.text for part in step.parts] == [step.text]
+    assert step.parts[0].ids == ((1, 2) if step.text == text else ())  # the ids are those of the whole text
     ends = [i + len(w) for w in ("\n\n", "</think>") if (i := text.find(w)) >= 0]
     assert len(step.text) == min(ends, default=len(text))
     assert (step.ending in ("blank_line", "think_end")) == bool(ends)
@@ -38,7 +40,7 @@ def test_a_think_tag_may_begin_before_the_step(before: str, text: str) -> None:
     before = before.replace("</think>", "")
     if "</think>" in before:
         return
-    step = read_step(text, 9, "stop", "</think>", before=before)
+    step = read_step(Written(text), 9, "stop", "</think>", before=before)
     thought, blank = (before + text).find("</think>"), text.find("\n\n")
     ends = thought >= 0 and (blank < 0 or thought < len(before) + blank)
     assert (step.ending == "think_end") == ends
@@ -52,7 +54,7 @@ def test_pieces_that_are_joined_come_to_an_end(said: list[tuple[str, int]], leas
     step, count = None, 0
     while step is None or wants_more(step, min_step_tokens=least, room=room):
         text, tokens = said[count % len(said)]
-        piece = read_step(text, min(tokens, room), "length", "</think>")
+        piece = read_step(Written(text), min(tokens, room), "length", "</think>")
         step = step.joined(piece) if step else piece
         room -= piece.tokens
         count += 1
@@ -61,17 +63,17 @@ def test_pieces_that_are_joined_come_to_an_end(said: list[tuple[str, int]], leas
 
 
 def test_a_think_tag_before_a_blank_line_ends_the_thought() -> None:
-    step = read_step("So 4.\n</think>\n\nThe", 9, "stop", "</think>")
+    step = read_step(Written("So 4.\n</think>\n\nThe"), 9, "stop", "</think>")
     assert (step.text, step.ending, step.ends_thought) == ("So 4.\n</think>", "think_end", True)
 
 
 def test_a_cut_step_gets_no_invented_blank_line() -> None:
-    step = read_step("So we", 2, "length", "</think>")
+    step = read_step(Written("So we"), 2, "length", "</think>")
     assert (step.text, step.ending, step.ends_thought) == ("So we", "cap", False)
 
 
 def test_the_end_of_the_sequence_ends_the_thought() -> None:
-    assert read_step("", 1, "stop", "</think>").ending == "eos"
+    assert read_step(Written(""), 1, "stop", "</think>").ending == "eos"
 
 
 def test_blank_and_short_pieces_are_joined_only_while_there_is_room() -> None:
@@ -87,4 +89,5 @@ def test_blank_and_short_pieces_are_joined_only_while_there_is_room() -> None:
 
 def test_joined_steps_add_up() -> None:
     joined = Step(text="a\n\n", tokens=2, ending="blank_line").joined(Step(text="b", tokens=1, ending="cap"))
-    assert joined == Step(text="a\n\nb", tokens=3, ending="cap")
+    assert (joined.text, joined.tokens, joined.ending) == ("a\n\nb", 3, "cap")
+    assert [part.text for part in joined.parts] == ["a\n\n", "b"]

@@ -18,7 +18,7 @@ from sgl_specreason.plan.catalog import load_pair, names
 from sgl_specreason.text.chat import ChatFormat, load_chats
 from sgl_specreason.text.context import Contexts
 from sgl_specreason.text.prompts import PromptSet, load_prompts
-from sgl_specreason.text.steps import Author
+from sgl_specreason.text.steps import Author, Written
 from sgl_specreason.text.vocabulary import Vocabulary
 
 THINK = ("<think>", "</think>")
@@ -146,13 +146,13 @@ def test_what_was_sent_is_a_prefix_of_what_is_sent_later(shipped: tuple[str, Cha
     prompt = chat.prompt(PROBLEM)
     contexts.begin("base", vocabulary, prompt, chat.content(prompt))
     opening = contexts.openings["base"].encoded
-    text, sent = prompt, [opening]
-    for step in STEPS:
+    sent = [opening]
+    for number, step in enumerate(STEPS):
         turn = chat.judge_turn(prompts, thinking=not step.endswith(chat.think_end))
-        judged = contexts.prompt("base", vocabulary, text + step + turn, len(text), len(turn))
+        judged = contexts.prompt("base", vocabulary, number, (Written(step), turn))
         assert judged.prefix.encoded == sent[-1]
-        text += step
-        kept = contexts.prompt("base", vocabulary, text, len(text)).prefix
+        contexts.kept.append(Written(step))
+        kept = contexts.prompt("base", vocabulary, number + 1).prefix
         step_ids = vocabulary.plain(step, chat.think_end)
         assert judged.suffix[: len(step_ids)] == list(step_ids)  # what judging left in the cache is what comes next
         assert kept.encoded.startswith(sent[-1])

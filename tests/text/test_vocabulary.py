@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.context import Contexts
+from sgl_specreason.text.steps import Written
 from sgl_specreason.text.tokenizers import load_tokenizer
 from sgl_specreason.text.vocabulary import Vocabulary
 
@@ -105,16 +106,16 @@ def test_the_end_of_a_thought_is_the_think_tag_in_the_other_models_vocabulary(to
     prompt, step = "<|im_start|>user\n?", "I say </think>, then <|im_end|>.\n</think>"
     contexts.begin("base", vocabulary, prompt, slice(17, 18))
     turn = "<|im_end|>\n<|im_start|>user\nScore:"
-    request = contexts.prompt("base", vocabulary, prompt + step + turn, len(prompt), len(turn))
+    request = contexts.prompt("base", vocabulary, 0, (Written(step), turn))
     assert added(tokenizer, request.suffix) == ["</think>", "<|im_end|>", "<|im_start|>"]
     assert request.suffix == [*vocabulary.plain(step, "</think>"), *vocabulary.ids(turn)]
-    answer = contexts.prompt("base", vocabulary, prompt + step, len(prompt + step))
+    contexts.kept.append(Written(step))
+    answer = contexts.prompt("base", vocabulary, 1)
     assert answer.prefix.encoded.startswith(request.prefix.encoded)
-    assert answer.prefix.tokens == request.prefix.tokens + contexts.length(vocabulary, step)
+    assert answer.prefix.tokens == request.prefix.tokens + len(request.more[0])
 
 
 def test_a_think_tag_in_the_middle_of_what_was_written_is_text(tokenizer: Any) -> None:
     vocabulary, contexts = Vocabulary(tokenizer), Contexts(think_end="</think>")
     contexts.begin("base", vocabulary, "?", slice(0, 1))
-    text = "?a </think> b\n\nc"
-    assert added(tokenizer, contexts.prompt("base", vocabulary, text, 1).suffix) == []
+    assert added(tokenizer, contexts.prompt("base", vocabulary, 0, (Written("a </think> b\n\nc"),)).suffix) == []

@@ -1,0 +1,95 @@
+"""Owns how the model behind a state writes a step: on a fork, piece by piece, with the trajectory's sampling.
+
+Knows nothing of who decides about it.
+"""
+
+from typing import Any
+
+import sglang as sgl
+from sglang.lang.interpreter import ProgramState
+
+from sgl_specreason.engines.account import Aborted
+from sgl_specreason.errors import RequestError
+from sgl_specreason.method.ahead import Ticket
+from sgl_specreason.method.states import append, backend, fork, noted
+from sgl_specreason.method.trajectory import Call, Trajectory
+from sgl_specreason.text.steps import BLANK_LINE, Step, read_step, wants_more
+
+
+def write_step(s: ProgramState, t: Trajectory, purpose: str, *, begun: Step | None = None, number: int = 0) -> Step:
+    """The next step by the model behind `s`, written on a fork of it.
+
+    `begun` is how the step begins already; `number` tells the drafts of one step apart.
+    """
+    f = fork(s)
+    if begun is None:
+        return write_on(f, t, purpose, t.room, number=number)
+    append(f, *begun.parts)
+    return write_on(f, t, purpose, t.room - begun.tokens, begun=begun)
+
+
+def write_on(
+    f: ProgramState,
+    t: Trajectory,
+    purpose: str,
+    room: int,
+    *,
+    begun: Step | None = None,
+    ticket: Ticket | None = None,
+    number: int = 0,
+) -> Step:
+    """A step written at the end of `f` in at most `room` tokens; short pieces are joined.
+
+    With a `ticket` it is written ahead: under its name, and only as long as it is wanted.
+    """
+    step, calls = begun, t.calls
+    confidence = purpose == "draft" and t.policy.wants_confidence
+    if ticket is not None:
+        calls = ticket.calls
+        f.set_var("rid", ticket.rid)
+    while ticket is None or not ticket.dropped:
+        before = f.stream_executor.text_
+        try:
+            stop = [BLANK_LINE, *t.texts.think_stops]
+            meta = generate(f, t, purpose, max_tokens=room, stop=stop, logprobs=confidence, number=number)
+        except Aborted as aborted:
+            calls.append(Call(purpose, aborted.account))
+            raise
+        calls.append(Call(purpose, meta["account"]))
+        tokens = meta["account"].completion_tokens
+        piece = read_step(
+            meta["written"], tokens, meta["finish"], t.texts.think_end, before=before, confidence=meta.get("confidence")
+        )
+        step = step.joined(piece) if step else piece
+        room -= tokens
+        if not wants_more(step, min_step_tokens=t.policy.min_step_tokens, room=room):
+            return step
+    raise RequestError("a step that is no longer wanted")
+
+
+def generate(
+    f: ProgramState,
+    t: Trajectory,
+    purpose: str,
+    *,
+    max_tokens: int,
+    stop: list[str],
+    logprobs: bool = False,
+    number: int = 0,
+) -> dict[str, Any]:
+    """Has the model behind a fork go on writing, with the trajectory's sampling, and returns what the endpoint says of it.
+
+    SGLang's own defaults are 128 tokens and temperature 1.
+    """
+    f.set_var("seed", t.seed_of(purpose, backend(f).role, number))
+    f += sgl.gen(
+        "text",
+        max_tokens=max_tokens,
+        stop=stop,
+        temperature=t.policy.temperature,
+        top_p=t.policy.top_p,
+        return_logprob=logprobs,
+    )
+    meta: dict[str, Any] = f.get_meta_info("text")
+    noted(f, meta["written"])
+    return meta
