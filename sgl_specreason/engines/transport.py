@@ -4,12 +4,7 @@ import math
 import random
 import threading
 import time
-import weakref
-from contextlib import suppress
 from dataclasses import dataclass, field
-from http.client import HTTPResponse
-from io import BufferedReader, RawIOBase
-from socket import SHUT_RDWR, socket
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -18,6 +13,7 @@ import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
+from sgl_specreason.engines.sockets import Open
 from sgl_specreason.errors import EngineGone, RequestError
 
 REQUEST_TIMEOUT_S = 1800.0
@@ -98,7 +94,7 @@ class Transport:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._path = urlsplit(url).path
         self._pool = urllib3.connection_from_url(url, maxsize=connections, headers=self._headers)
-        self._open = _Open()
+        self._open = Open()
         self._pool.ConnectionCls = self._open.watched(self._pool.ConnectionCls)
         self._timeout_s = timeout_s
         self._names: dict[str, str] = {}
@@ -255,71 +251,6 @@ class _Failures:
         """Seconds until the next attempt: twice as long each time, with jitter."""
         longest: float = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(self.total - 1, 10))
         return longest * random.uniform(0.5, 1.0)
-
-
-class _Timed(HTTPResponse):
-    """An answer that is read until the socket's timeout after its request, head and body together.
-
-    A socket's own timeout begins anew with each byte: a server that sends a little now and then would never be late.
-    """
-
-    def __init__(self, sock: socket, *args: Any, **options: Any) -> None:
-        super().__init__(sock, *args, **options)
-        self.fp = BufferedReader(_Until(sock, self.fp.detach()))
-
-
-class _Until(RawIOBase):
-    """The bytes of a socket until its present timeout is over. Raises TimeoutError then."""
-
-    def __init__(self, sock: socket, raw: RawIOBase) -> None:
-        self._sock, self._raw = sock, raw
-        seconds = sock.gettimeout()
-        self._deadline = math.inf if seconds is None else time.monotonic() + seconds
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        self._sock.settimeout(None if left == math.inf else left)
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Open:
-    """The connections of one pool that are open now, so that all of them can be broken off at once."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    def watched(self, kind: type[Any]) -> type[Any]:
-        """A class of connections like `kind` that enter themselves here."""
-        opened = self
-
-        class Watched(kind):  # type: ignore[misc]
-            response_class = _Timed
-
-            def connect(self) -> None:
-                super().connect()
-                with opened._lock:
-                    opened._connections.add(self)
-
-        return Watched
-
-    def shut(self) -> None:
-        with self._lock:
-            connections = list(self._connections)
-        for connection in connections:
-            sock = connection.sock
-            if sock is not None:
-                with suppress(OSError):
-                    sock.shutdown(SHUT_RDWR)
 
 
 def _of_router(code: str, words: str) -> Failure | None:
