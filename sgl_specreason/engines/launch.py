@@ -26,7 +26,7 @@ def _import_once() -> None:
     """Has the scheduler and the detokenizer forked, with what is imported by then: half of a start's work on a CPU.
 
     SGLang asks for new processes, since a GPU's state does not outlive a fork; that wish is not heard here. Nor are the kernels
-    for GPUs imported (flashinfer, a sixth of what is left).
+    for GPUs imported (flashinfer, an eighth of the rest).
     """
     multiprocessing.set_start_method("fork")
     multiprocessing.set_start_method = lambda *_, **__: None

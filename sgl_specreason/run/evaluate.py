@@ -7,6 +7,7 @@ Whatever it prints goes to `say`.
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,31 +58,21 @@ def run(
         say(plan.why)
     stages = _unfinished(plan, folders)
     starts = Starts(plan=plan, access=access, logs=top / "logs", say=say)
+    begun = partial(kind, chats=chats, say=say, keep_cache=access.keeps_cache)
     with held(top), _saying_how_to_go_on(top, interruption), ExitStack() as whole:
         importing = _importing()
         engines = attached or (whole.enter_context(starts.for_the_run()) if stages else {})
         for speculating, variants in stages.items():
-            with ExitStack() as stage:
-                base = stage.enter_context(starts.for_a_stage(engines, speculating=speculating))
+            with starts.for_a_stage(engines, speculating=speculating) as base:
                 importing.join()  # two threads that import SGLang at once may deadlock
-                endpoints = _endpoints(plan, engines | base, chats, access.request_timeout_s, kind)
-                for endpoint in endpoints.values():
-                    stage.callback(endpoint.stop)
-                if not attached:
-                    _check_started(plan, chats, endpoints, kind, speculating=speculating)
-                session = kind(
-                    plan=plan,
-                    variants=variants,
-                    chats=chats,
-                    endpoints=endpoints,
-                    say=say,
-                    rates=rates,
-                    keep_cache=bool(attached) if access.keep_cache is None else access.keep_cache,
-                )
-                if plan.concurrency == "auto":
-                    session = session.with_measured_concurrency()
-                    plan, rates = session.plan, session.rates
-                session.run(top, folders, interruption, resume=resume is not None)
+                with _connected(plan, engines | base, chats, access, kind) as endpoints:
+                    if not attached:
+                        _check_started(plan, chats, endpoints, kind, speculating=speculating)
+                    session = begun(plan=plan, variants=variants, endpoints=endpoints, rates=rates)
+                    if plan.concurrency == "auto":
+                        session = session.with_measured_concurrency()
+                        plan, rates = session.plan, session.rates
+                    session.run(top, folders, interruption, resume=resume is not None)
     return top
 
 
@@ -134,25 +125,24 @@ def _saying_how_to_go_on(top: Path, interruption: Interruption) -> Iterator[None
         raise type(error)(words) from None
 
 
-def _endpoints(
-    plan: Plan,
-    engines: Engines,
-    chats: dict[Author, ChatFormat],
-    timeout_s: float,
-    kind: type[Session],
-) -> dict[Author, "Endpoint"]:
-    """Endpoints over the running engines."""
+@contextmanager
+def _connected(
+    plan: Plan, engines: Engines, chats: Chats, access: Access, kind: type[Session]
+) -> Iterator[dict[Author, "Endpoint"]]:
+    """Endpoints over the running engines; their requests end with this."""
     endpoint = kind.endpoint_class()
-    return {
-        role: endpoint(
-            engine.url,
-            role=role,
-            tokenizer=chats[role].tokenizer,
-            api_key=engine.api_key,
-            timeout_s=timeout_s,
-            health=engine.health,
-            workers=engine.workers,
-            connections=2 * plan.workers * max(variant.policy.drafts for variant in plan.variants),
-        )
-        for role, engine in engines.items()
-    }
+    with ExitStack() as stack:
+        endpoints = {}
+        for role, engine in engines.items():
+            endpoints[role] = endpoint(
+                engine.url,
+                role=role,
+                tokenizer=chats[role].tokenizer,
+                api_key=engine.api_key,
+                timeout_s=access.request_timeout_s,
+                health=engine.health,
+                workers=engine.workers,
+                connections=2 * plan.workers * max(variant.policy.drafts for variant in plan.variants),
+            )
+            stack.callback(endpoints[role].stop)
+        yield endpoints

@@ -38,6 +38,10 @@ class Access:
         if self.api_key and not (self.api_key.isascii() and self.api_key.isprintable()):
             raise UsageError("--api-key: has characters that no HTTP header can hold: printable ASCII is wanted")
 
+    @property
+    def keeps_cache(self) -> bool:
+        return self.urls is not None if self.keep_cache is None else self.keep_cache
+
 
 def attached(plan: Plan, access: Access, say: Progress) -> tuple[Plan, Engines]:
     """The servers that run already, and the plan with what they serve; none where engines are to be started.
