@@ -49,7 +49,7 @@ CONDITIONS = "prompts models versions gpu dataset_sha256 dataset_origin commit r
 
 
 def test_the_keys_of_a_summary_are_these(pair: tuple[Path, Path]) -> None:
-    invoke(pair[0])
+    invoke("report", pair[0])
     summary = json.loads((pair[0] / "summary.json").read_text())
     assert (list(summary), list(summary["conditions"])) == (SUMMARY.split(), CONDITIONS.split())
     assert summary["policy"] == settings()["policy"]
