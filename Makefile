@@ -21,11 +21,11 @@ demo: $(READY)
 test: $(READY)
 	tools/debian.sh chromedriver "chromium chromium-driver" "the tests of the page in a browser are skipped"
 	tools/debian.sh faketime faketime "the test of faults is skipped"
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not engines"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not engines"
 	$(BIN)/python -m pytest -m engines
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not engines and not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not engines and not slow"
 
 faults: $(READY)
 	tools/debian.sh faketime faketime "the clock cannot be made to jump"

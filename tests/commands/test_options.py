@@ -1,6 +1,5 @@
 """The options that commands share: one text for each, and one for each setting of the method."""
 
-from dataclasses import fields
 from typing import Any
 
 import click
@@ -31,7 +30,7 @@ def test_eval_and_replay_have_the_same_options_with_the_same_texts() -> None:
 
 
 def test_each_setting_of_the_method_is_an_option_that_nobody_has_to_give() -> None:
-    assert {*options.POLICY} == {field.name for field in fields(Policy)} | {"match_acceptance"}
+    assert {*options.POLICY} == {*Policy.__struct_fields__} | {"match_acceptance"}
     of_eval = declared(eval.main)
     assert all(of_eval[name]["default"] is None and of_eval[name]["help"] for name in options.POLICY)
 

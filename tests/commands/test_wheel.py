@@ -12,7 +12,6 @@ import pytest
 from checkout import ROOT
 from run_folders import answers, run_folder
 
-pytestmark = pytest.mark.xdist_group("wheel")  # one worker makes the environment
 BUILT_FROM = ["pyproject.toml", "README.md", "LICENSE", "sgl_specreason", "prompts", "eval", "plots"]
 WATCHED = """
 import runpy, sys
