@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from sgl_specreason.text.steps import BLANK_LINE, pieces
 
+LOOK_TOKENS = 512
+"""A thought that is written in one go is looked at so often: it may go round for this long before it is ended."""
 LONGEST_CYCLE = 16
 LEAST_ROUNDS = 4
 LEAST_CHARACTERS = 600
@@ -23,9 +25,11 @@ least 600 characters or 200 paragraphs. Why so much:
 class Loops:
     """Watches a thought as it grows; each paragraph costs as much as a few comparisons, however long the thought is.
 
-    Paragraphs (`steps.pieces`) are compared without regard to white space, and blank ones not at all.
+    Paragraphs (`steps.pieces`) are compared without regard to white space, and blank ones not at all. One that is not over yet
+    is looked at when it is.
     """
 
+    _begun: str = ""
     _last: deque[str] = field(default_factory=lambda: deque(maxlen=LONGEST_CYCLE))
     # for each length of a cycle: how many of the last paragraphs say what was said that many before, and their characters
     _again: list[int] = field(default_factory=lambda: [0] * LONGEST_CYCLE)
@@ -33,11 +37,10 @@ class Loops:
 
     def add(self, text: str) -> bool:
         """Whether the thought ends in a loop now that `text` stands at its end; a last, unfinished paragraph may break off."""
-        found = False
-        for piece in pieces(text):
-            before, found = found, self._piece(" ".join(piece.split()))
-            if before and not piece.endswith(BLANK_LINE):
-                return True
+        found, over = False, pieces(self._begun + text)
+        self._begun = over.pop() if over and not over[-1].endswith(BLANK_LINE) else ""
+        for piece in over:
+            found = self._piece(" ".join(piece.split()))
         return found
 
     def _piece(self, words: str) -> bool:

@@ -76,6 +76,9 @@ class Policy(Settings, frozen=True, kw_only=True):
             raise UsageError(f"threshold = {self.threshold}: score_rule {self.score_rule} wants {low} to {high}")
         if self.drafts > 1 and self.temperature == 0:
             raise UsageError(f"drafts = {self.drafts}: at temperature 0 they would all be the same; give --temperature")
+        if self.drafts > 1 and (self.lookahead or self.eager_regenerate):
+            name = "lookahead" if self.lookahead else "eager_regenerate"
+            raise UsageError(f"{name} has no effect with drafts = {self.drafts}: nobody knows which of them goes on")
         if self.eager_regenerate and self.salvage:
             raise UsageError(
                 "eager_regenerate and salvage exclude each other: base cannot begin before it knows with what"
@@ -105,6 +108,11 @@ class Policy(Settings, frozen=True, kw_only=True):
         if judgement is None or (judgement.label_mass == 0 and self.score_rule not in JUDGES["likelihood"]):
             return -math.inf
         return judgement.value(self.score_rule, self.threshold)
+
+    def rank(self, judgement: Judgement | None, confidence: float | None) -> tuple[bool, float, float]:
+        """What the best one of several drafts has most of: kept unasked before anything else, then the judge's value."""
+        kept = self.gate == "confident" and self._is_confident(confidence)
+        return kept, self.value(judgement), confidence or 0.0
 
     def accepts(self, judgement: Judgement) -> bool:
         """Whether a step with this judgement passes: its value reaches the threshold."""

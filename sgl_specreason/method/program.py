@@ -6,6 +6,7 @@ Knows no HTTP and no files. A program runs in the thread that called `run_trajec
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import sglang as sgl
 from sglang.lang.interpreter import ProgramState
@@ -13,6 +14,7 @@ from sglang.lang.interpreter import ProgramState
 from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.errors import ContextFull
 from sgl_specreason.method.ahead import Ahead, Ticket, writing_ahead
+from sgl_specreason.method.loops import LOOK_TOKENS, Loops
 from sgl_specreason.method.policy import Method, plain
 from sgl_specreason.method.score import Binary, Judgement, Likelihood, Score
 from sgl_specreason.method.states import append, backend, fork
@@ -109,7 +111,7 @@ def compete(s: ProgramState, small: ProgramState, t: Trajectory) -> list[Judged]
 
     with ThreadPoolExecutor(t.policy.drafts) as pool:
         judged = list(pool.map(one, range(t.policy.drafts)))
-    return sorted(judged, key=lambda pair: t.policy.value(pair[1]), reverse=True)
+    return sorted(judged, key=lambda pair: t.policy.rank(pair[1], pair[0].confidence), reverse=True)
 
 
 def look_ahead(small: ProgramState, draft: Step, t: Trajectory, ahead: Ahead) -> None:
@@ -180,20 +182,36 @@ def salvage(s: ProgramState, draft: Step, judgement: Judgement | None, t: Trajec
 
 
 def think_alone(s: ProgramState, t: Trajectory, author: Author) -> None:
-    """A whole thought and the answer by one model: one request each."""
+    """A whole thought and the answer by one model.
+
+    In one request; or, where loops are looked for, in stretches, so that a loop ends it as it ends SpecReason's.
+    """
     s += t.texts.prompts[author]
-    meta = generate(fork(s), t, "think", max_tokens=t.policy.budget_tokens, stop=t.texts.think_stops)
-    t.calls.append(Call("think", meta["account"]))
-    thought: Written = meta["written"]
-    ending: Ending = "think_end" if thought.text.endswith(tuple(t.texts.think_stops)) else "eos"
-    if ending == "eos" and meta["finish"] == "length":
-        ending = "cap"
-    tokens = meta["account"].completion_tokens
-    t.keep(Kept(step=Step(text=thought.text, tokens=tokens, ending=ending, written=(thought,)), by=author))
+    f, thought, loops = fork(s), None, Loops()
+    left = t.policy.budget_tokens
+    while thought is None or (thought.ending == "cap" and left > 0 and not loops.add(thought.written[-1].text)):
+        stretch = min(left, LOOK_TOKENS) if t.policy.stop_loops else left
+        meta = generate(f, t, "think", max_tokens=stretch, stop=t.texts.think_stops)
+        t.calls.append(Call("think", meta["account"]))
+        step = whole(meta, t)
+        thought = thought.joined(step) if thought else step
+        left -= step.tokens
+        if step.tokens < stretch and step.ending == "cap":  # the engine had no room for what was asked
+            break
+    t.keep(Kept(step=thought, by=author))
     s += thought.text
-    if ending == "cap" and t.stop_reason is None:  # the engine had no room for the whole budget
+    if thought.ending == "cap" and t.stop_reason is None:
         t.end_at_full_context()
     write_answer(s, t)
+
+
+def whole(meta: dict[str, Any], t: Trajectory) -> Step:
+    """What was written until a think tag, the end of the sequence or a limit, as one step."""
+    said: Written = meta["written"]
+    ending: Ending = "think_end" if said.text.endswith(tuple(t.texts.think_stops)) else "eos"
+    if ending == "eos" and meta["finish"] == "length":
+        ending = "cap"
+    return Step(text=said.text, tokens=meta["account"].completion_tokens, ending=ending, written=(said,))
 
 
 def write_answer(s: ProgramState, t: Trajectory) -> None:

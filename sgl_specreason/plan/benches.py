@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,12 @@ class Rows:
 
     rows: list[Row]
     origin: str
+    sha256: str = field(init=False)
+    """A hash of the rows' contents, so that two runs can be shown to have had the same problems."""
 
-    @property
-    def sha256(self) -> str:
-        """A hash of the rows' contents, so that two runs can be shown to have had the same problems."""
+    def __post_init__(self) -> None:
         text = "\n".join(json.dumps(asdict(row), sort_keys=True) for row in self.rows)
-        return hashlib.sha256(text.encode()).hexdigest()
+        object.__setattr__(self, "sha256", hashlib.sha256(text.encode()).hexdigest())
 
 
 def load_rows(bench: Bench, data: Path | None = None) -> Rows:

@@ -6,6 +6,7 @@ Knows nothing of options, HTTP or run folders.
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, NamedTuple
 
@@ -46,7 +47,8 @@ class Plan:
     """A run, resolved: its problems, models, variants and prompts. `specs` is empty where running servers are used.
 
     `concurrency` is "auto" until it has been measured on the engines, `replicas` is how many of each there are. `why` says why
-    this pair was chosen where nobody named one; `elsewhere` that the GPUs are not this machine's.
+    this pair was chosen where nobody named one; `elsewhere` that the GPUs are not this machine's. `day` is what chat templates
+    are told.
     """
 
     bench: Bench
@@ -70,10 +72,12 @@ class Plan:
     placement: Placement | None = None
     elsewhere: bool = False
     replicas: dict[Author, int] = field(default_factory=dict)
+    day: date = field(default_factory=date.today)
+    problems: list[Row] = field(init=False, repr=False, compare=False)
+    _keys: dict[Variant, str] = field(init=False, repr=False, compare=False, default_factory=dict)
 
-    @property
-    def problems(self) -> list[Row]:
-        return self.rows.rows[: self.limit]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "problems", self.rows.rows[: self.limit])
 
     @property
     def workers(self) -> int:
@@ -177,8 +181,14 @@ class Plan:
             "sampling_seed": sampling_seed(self.seed, row.id, sample),
             "policy": variant.policy,
             "texts": self.texts(row, chats),
-            "cache_key": digest(self.settings(variant)),
+            "cache_key": self._key(variant),
         }
+
+    def _key(self, variant: Variant) -> str:
+        """The digest of a variant's settings, which are the same for all its trajectories."""
+        if variant not in self._keys:
+            self._keys[variant] = digest(self.settings(variant))
+        return self._keys[variant]
 
 
 def digest(settings: dict[str, Any]) -> str:

@@ -36,6 +36,7 @@ class ReplayPlan(Plan):
     accepted: dict[float | None, dict[str, TracedProblem]] = field(init=False)
 
     def __post_init__(self) -> None:
+        Plan.__post_init__(self)
         shares = {getattr(variant.policy, "acceptance", None) for variant in self.variants}
         traces = {share: self.trace if share is None else self.trace.accepting(share, self.seed) for share in shares}
         found = {share: {problem.id: problem for problem in trace.problems} for share, trace in traces.items()}
@@ -45,7 +46,7 @@ class ReplayPlan(Plan):
     def of(cls, plan: Plan, trace: Trace, *, dummy: bool, **changes: Any) -> "ReplayPlan":
         """`plan` with the problems of a trace in place of its bench's."""
         rows = [Row(id=problem.id, problem=problem.id, answer="-") for problem in trace.problems]
-        settings = {item.name: getattr(plan, item.name) for item in fields(plan)}
+        settings = {item.name: getattr(plan, item.name) for item in fields(plan) if item.init}
         settings |= {"rows": Rows(rows=rows, origin=trace.origin), "limit": None}
         settings |= {
             "bench": structs.replace(plan.bench, name=f"replay-{trace.name}", title=f"replay of {trace.origin}")

@@ -4,6 +4,7 @@ Only what somebody reads is here: files hold more, and what is unknown is passed
 default, where one can stand for it.
 """
 
+from datetime import date
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
@@ -104,6 +105,7 @@ class Config(Data, frozen=True, kw_only=True):
     versions: dict[str, str]
     dataset_sha256: str
     dataset_origin: str | None = None
+    day: date | None = None
     commit: str | None = None
     replicas: dict[str, Count] | None = None
     memory: Memory | None = None

@@ -31,7 +31,7 @@ SHARED_SETTINGS = (
     "concurrency",
     "replicas",
 )
-SHARED_POLICY = ("budget_tokens", "on_budget", "answer_tokens", "temperature", "top_p")
+SHARED_POLICY = ("budget_tokens", "on_budget", "stop_loops", "answer_tokens", "temperature", "top_p")
 SHARED_CONDITIONS = ("versions", "gpu")
 
 

@@ -50,9 +50,9 @@ def run(
     Interrupted on Ctrl-C and SIGTERM.
     """
     plan, attached = serving.attached(plan, access, say)
-    chats = load_chats(plan.models, plan.think_tags, trust_remote_code=plan.trust_remote_code)
-    _check(plan, chats, attached, kind)
     plan, rates = settled(plan, resume)
+    chats = load_chats(plan.models, plan.think_tags, trust_remote_code=plan.trust_remote_code, day=plan.day)
+    _check(plan, chats, attached, kind)
     top, folders = folders_of(plan, out, resume)
     if plan.why:
         say(plan.why)

@@ -13,10 +13,13 @@ from sgl_specreason.results.records import SWEEP, begun_runs
 
 
 def settled(plan: Plan, resume: Path | None) -> tuple[Plan, dict[str, float]]:
-    """The plan with the concurrency that the run to go on with has measured, and what it measured (tokens/s)."""
-    if resume is None or plan.concurrency != "auto" or not os.path.isdir(resume) or _is_untouched(plan, resume):
+    """The plan with the day and the measured concurrency of the run to go on with, and what that measured (tokens/s)."""
+    if resume is None or not os.path.isdir(resume) or _is_untouched(plan, resume):
         return plan, {}
     config = next(iter(begun_runs(resume).values()))
+    plan = replace(plan, day=config.day or plan.day)
+    if plan.concurrency != "auto":
+        return plan, {}
     return replace(plan, concurrency=config.settings.concurrency), config.tokens_per_s_by_concurrency
 
 

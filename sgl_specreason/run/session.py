@@ -47,6 +47,9 @@ Record = dict[str, Any]
 Task = tuple[Variant, Row, int]
 WARM_UP_TOKENS = 64
 KNEE_TOKENS = 128
+LEAST_ROUNDS, MOST_BLOCKS = 8, 8
+"""A block of one variant is at least so many times the trajectories that run side by side: its end, where fewer do, is short.
+And there are so many blocks at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,25 +158,33 @@ class Session:
 
     def _finished(self, runs: dict[Variant, RunFolder], halt: threading.Event) -> Iterator[tuple[Variant, Record]]:
         """Every missing trajectory's record as it ends, until there is a halt."""
-        for group in self.rounds():
+        for group, numbers in self.rounds():
             if not halt.is_set():
-                yield from run_all(
-                    self._missing(group, runs), lambda task: (task[0], self._attempt(*task)), self.plan.workers, halt
-                )
+                tasks = self._missing(group, numbers, runs)
+                yield from run_all(tasks, lambda task: (task[0], self._attempt(*task)), self.plan.workers, halt)
 
-    def rounds(self) -> list[tuple[Variant, ...]]:
-        """The variants in groups, of which one begins when the last has ended.
+    def rounds(self) -> Iterator[tuple[Sequence[Variant], range]]:
+        """The work in groups, of which one begins when the last has ended: which variants, and which tasks of each.
 
-        One trajectory at a time they take turns, so that the machine's drift hits all alike; where several run side by side each
-        variant has the engines to itself, or its latency would be that beside the others.
+        One trajectory at a time they take turns. Where several run side by side each variant has the engines to itself, or its
+        latency would be that beside the others: a block of its tasks, then the same of the next variant, and back again, so
+        that the machine's drift hits all alike. A task is a problem's sample.
         """
-        return [self.variants] if self.plan.concurrency == 1 else [(variant,) for variant in self.variants]
+        count, concurrency = self.plan.expected, self.plan.workers
+        if concurrency == 1 or len(self.variants) == 1:
+            yield self.variants, range(count)
+            return
+        size = max(concurrency * LEAST_ROUNDS, -(-count // MOST_BLOCKS))
+        order = list(self.variants)
+        for start in range(0, count, size):
+            yield from (((variant,), range(start, min(start + size, count))) for variant in order)
+            order.reverse()
 
-    def _missing(self, group: Sequence[Variant], runs: dict[Variant, RunFolder]) -> Iterator[Task]:
-        """What the folders of these variants do not hold yet, problem by problem."""
-        for row in self.plan.problems:
-            for sample in range(self.plan.samples):
-                yield from ((variant, row, sample) for variant in group if (row.id, sample) not in runs[variant].done)
+    def _missing(self, group: Sequence[Variant], numbers: range, runs: dict[Variant, RunFolder]) -> Iterator[Task]:
+        """What of these tasks the folders of these variants do not hold yet, problem by problem."""
+        for number in numbers:
+            row, sample = self.plan.problems[number // self.plan.samples], number % self.plan.samples
+            yield from ((variant, row, sample) for variant in group if (row.id, sample) not in runs[variant].done)
 
     def _attempt(self, variant: Variant, row: Row, sample: int) -> Record:
         """One trajectory's record; a failed request makes a record with its error instead of an exception."""
@@ -236,11 +247,11 @@ class Session:
     def _config(self, variant: Variant) -> dict[str, Any]:
         return {
             "settings": self.plan.settings(variant),
-            "beside": len(self.plan.variants) - 1,
             "tokens_per_s_by_concurrency": self.rates,
             **self.plan.conditions(),
             "grader": self.plan.bench.grader,
             "expected": self.plan.expected,
+            "day": self.plan.day.isoformat(),
             "commit": _commit(),
             "cache": "kept" if self.keep_cache else "emptied",
             "placement": self.plan.placement.record() if self.plan.placement else None,

@@ -92,3 +92,15 @@ def test_a_step_costs_the_same_however_long_the_thought_is() -> None:
     for number in range(20_000):
         watching.add(f"{LINE} {number % 17} {number // 289}\n\n")
     assert time.process_time() - begin < 2
+
+
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=4), st.integers(1, 40), st.integers(1, 60))
+def test_it_does_not_matter_where_a_text_is_cut(said: list[str], times: int, size: int) -> None:
+    """A limit of tokens may fall into a paragraph: what is seen of it later belongs to it."""
+    text = "".join(f"{words}\n\n" for words in said) * times
+    whole, cut = Loops(), Loops()
+    found = [cut.add(text[at : at + size]) for at in range(0, len(text), size)]
+    last = whole.add(text)
+    assert found[-1] in (last, False)  # nothing is over in the last part of a paragraph
+    assert cut.add("") is False
+    assert cut.add(f"{said[-1]}\n\n") == whole.add(f"{said[-1]}\n\n")

@@ -16,6 +16,7 @@ from scripted import Reply, Script, Scripts, TagTokenizer, answered, scripted, t
 
 from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.errors import RequestError
+from sgl_specreason.method.loops import LOOK_TOKENS
 from sgl_specreason.method.policy import Method, Policy
 from sgl_specreason.method.program import run_trajectory
 from sgl_specreason.method.score import JUDGES, RANGES
@@ -31,7 +32,7 @@ from sgl_specreason.results.summary import load_runs
 from sgl_specreason.results.table import comparison
 from sgl_specreason.results.transcript import transcript
 from sgl_specreason.text.chat import ChatFormat
-from sgl_specreason.text.steps import BLANK_LINE, Author
+from sgl_specreason.text.steps import BLANK_LINE, Author, pieces
 from sgl_specreason.text.tokenizers import load_tokenizer
 
 EACH = 500
@@ -125,8 +126,8 @@ def policy(chance: random.Random, *, tokens: int) -> Policy:
         threshold=chance.choice([low, high, default, default, default]),
         drafts=drafts,
         temperature=0.6 if drafts > 1 else 0.0,
-        lookahead=chance.choice([0, 0, 1, 3]),
-        eager_regenerate=not salvage and chance.random() < 0.2,
+        lookahead=0 if drafts > 1 else chance.choice([0, 0, 1, 3]),
+        eager_regenerate=drafts == 1 and not salvage and chance.random() < 0.2,
         salvage=salvage,
         first_n=chance.choice([0, 0, 0, 1, 3]),
         budget_tokens=chance.randint(1, tokens),
@@ -223,11 +224,10 @@ def check(t: Trajectory, record: dict[str, Any]) -> None:
 
 
 def in_a_loop(t: Trajectory) -> bool:
-    """By the definition: the paragraphs of the steps, of which the very last one may break off within its step."""
-    said = [words for kept in t.kept for words in paragraphs(kept.step.text)]
-    last = t.kept[-1].step.text
-    broken_off = not last.endswith(BLANK_LINE) and len(paragraphs(last)) > 1
-    return goes_round(said) or (broken_off and goes_round(said[:-1]))
+    """By the definition: the paragraphs of the thought that are over, where one of them ended in the last step."""
+    said = pieces("".join(kept.step.text for kept in t.kept))
+    begun = said.pop() if said and not said[-1].endswith(BLANK_LINE) else ""
+    return len(begun) < len(t.kept[-1].step.text) and goes_round(paragraphs("".join(said)))
 
 
 def check_readable(path: Path, records: list[dict[str, Any]]) -> None:
@@ -325,8 +325,8 @@ def test_a_thought_that_goes_round_in_circles_ends_as_at_the_budget(
         run_trajectory(method, t, engines[0])
         assert (t.stop_reason, t.truncated) == ("loop" if stop_loops else "budget", True)
         assert t.answer == ("The answer" if on_budget == "answer" else "")
-        alone = method in ("base", "small")
-        assert t.tokens_kept == (3000 if alone or not stop_loops else 10 * len(steps[0]))
+        found = 2 * LOOK_TOKENS if method in ("base", "small") else 10 * len(steps[0])
+        assert t.tokens_kept == (found if stop_loops else 3000)
 
 
 def test_a_judge_without_any_mass_on_digits_rejects_and_the_table_says_so(

@@ -575,3 +575,59 @@ def test_without_think_tags_the_budget_cuts_the_response_or_asks_for_an_answer(f
     asked = untagged(pair, budget_tokens=14, on_budget="answer")
     assert asked.answer == "So 3."
     assert pair.asked["write"] == ["B:Step.\n\nStep.\n\nTime is up.\n\n"]
+
+
+LOOPING = "So we look at this case once more, which is just like the one before it, and find the same.\n\n"
+
+
+@pytest.mark.parametrize("method", ["base", "small", "specreason"])
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_rule_that_ends_a_thought_holds_for_every_method(fake_engine: Start, method: Method, stops: bool) -> None:
+    """The same looping text must not cost base its whole budget while SpecReason is let off after a few rounds."""
+
+    def writes(prompt: str, payload: Payload) -> str:
+        said = len(prompt.partition(":")[2]) % len(LOOPING)
+        return (LOOPING * 100)[said:]
+
+    pair = Pair(fake_engine, [LOOPING], [9], ["A"])
+    if method != "specreason":
+        pair.base.script = pair.small.script = writes
+    t = pair.run(method, budget_tokens=6000, step_tokens=200, answer_tokens=20, stop_loops=stops)
+    assert t.stop_reason == ("loop" if stops else "budget")
+    assert (t.tokens_kept < 2000) == stops
+    thoughts = [call for call in t.calls if call.purpose == "think"]
+    assert stops or method == "specreason" or len(thoughts) == 1
+
+
+def test_a_baselines_thought_in_stretches_is_the_one_that_it_would_have_written(fake_engine: Start) -> None:
+    """The same text, the same ids, one step in its record; only what is new is sent again."""
+    words = "".join(f"Step {number}.\n\n" for number in range(120)) + "End.</think>"
+
+    def writes(prompt: str, payload: Payload) -> str:
+        said = prompt.partition(":")[2]
+        return "A" if said == words else words[len(said) :]
+
+    found = []
+    for stops in (True, False):
+        pair = Pair(fake_engine, ["-"], [9], ["A"])
+        pair.base.script = writes
+        found.append(pair.run("base", budget_tokens=4000, stop_loops=stops))
+    cut, whole = found
+    assert (thought(cut), cut.answer, cut.tokens_kept) == (thought(whole), whole.answer, whole.tokens_kept)
+    assert len(cut.kept) == len(whole.kept) == 1
+    assert [call.purpose for call in cut.calls].count("think") == 3
+    assert [token for part in cut.kept[0].step.parts for token in part.ids] == list(whole.kept[0].step.parts[0].ids)
+
+
+def test_a_confident_draft_is_not_thrown_away_for_want_of_a_judgement(fake_engine: Start) -> None:
+    """Of several drafts the one that is kept unasked comes before any that is judged."""
+    pair = Pair(fake_engine, ["Sure.</think>"], [9], ["A"])
+    own = Trajectory(problem_id="p", sample=0, sampling_seed=7, policy=Policy(), texts=TEXTS).seed_of(
+        "draft", "small", 1
+    )
+    pair.small.script = lambda prompt, payload: (
+        "Sure.</think>" if payload["sampling_params"]["sampling_seed"] == own else "#.</think>"
+    )
+    t = pair.run(gate="confident", gate_p=0.55, drafts=2, temperature=0.6)
+    assert thought(t) == "Sure.</think>"
+    assert t.kept[0].judgement is None

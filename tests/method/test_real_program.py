@@ -135,7 +135,7 @@ def test_several_drafts_are_judged_and_the_rest_is_recorded(real_pair: Servers) 
     """Three samples of one seed; the same again in another run."""
 
     def texts() -> list[str]:
-        trajectory = real_pair.trajectory(3, drafts=3, temperature=1.2, top_p=1.0)
+        trajectory = real_pair.trajectory(3, drafts=3, lookahead=0, temperature=1.2, top_p=1.0)
         run_trajectory("specreason", trajectory, real_pair.endpoints())  # type: ignore[arg-type]
         for kept in trajectory.kept:
             values = [trajectory.policy.value(judgement) for _, judgement in kept.others]

@@ -156,7 +156,7 @@ KNOBS = st.sampled_from(
         {},
         {"lookahead": 1},
         {"lookahead": 3},
-        {"drafts": 3, "temperature": 0.5},
+        {"drafts": 3, "lookahead": 0, "temperature": 0.5},
         {"salvage": True},
         {"salvage": True, "lookahead": 2},
         {"eager_regenerate": True},

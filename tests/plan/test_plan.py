@@ -1,5 +1,7 @@
 """From options to variants: what each method follows, and what a sweep makes of it."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +113,36 @@ def test_several_drafts_need_a_temperature() -> None:
 def test_a_switch_is_true_or_false() -> None:
     with pytest.raises(UsageError, match="salvage = 'no': wants true or false"):
         build_policy({"salvage": "no"})
+
+
+def test_several_drafts_leave_no_lookahead_and_asking_for_both_is_refused() -> None:
+    """Nobody knows which of them goes on; the default, which nobody asked for, gives way."""
+    assert build_policy({"lookahead": 1}, {"drafts": 3, "temperature": 0.6}).lookahead == 0
+    assert build_policy({"drafts": 3, "temperature": 0.6}, {"drafts": 1}).drafts == 1
+    for setting, value in (("lookahead", 1), ("eager_regenerate", True)):
+        with pytest.raises(UsageError, match=f"{setting} has no effect with drafts = 3"):
+            build_policy({"drafts": 3, "temperature": 0.6, setting: value})
+
+
+def test_setting_up_a_trajectory_costs_the_same_however_many_problems_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run of 100,000 hashed all rows for each of them."""
+    made = plan("base", "specreason")
+    calls: list[object] = []
+    monkeypatch.setattr(Plan, "settings", counted(Plan.settings, calls))
+    monkeypatch.setattr(json, "dumps", counted(json.dumps, calls))
+    for variant in made.variants:
+        for _ in range(20):
+            made._key(variant)
+    assert calls.count("settings") == calls.count("dumps") == len(made.variants)
+    assert made.rows.sha256 == made.rows.sha256
+    assert calls.count("dumps") == len(made.variants)
+
+
+def counted(function: Callable[..., Any], calls: list[object]) -> Callable[..., Any]:
+    def call(*args: Any, **options: Any) -> Any:
+        calls.append(function.__name__)
+        return function(*args, **options)
+
+    return call

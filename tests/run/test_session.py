@@ -1,7 +1,10 @@
 """What a session does on its engines before and beside what it measures; scripted ones here."""
 
+import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from fake_engine import CharTokenizer, FakeEngine, Payload, Raw, digits
 
 from sgl_specreason.eval import main
 from sgl_specreason.results import records
+from sgl_specreason.run.session import Session
 from sgl_specreason.text import chat
 
 Start = Callable[..., FakeEngine]
@@ -82,3 +86,39 @@ def test_a_failure_while_warming_up_ends_no_run(pair: tuple[FakeEngine, FakeEngi
     assert done.exit_code == 0
     assert "warming up specreason failed, the run goes on: small:" in done.stderr
     assert "odd weather" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("count", "concurrency", "blocks"),
+    [(10, 1, [("ab", 0, 10)]), (10, 2, [("a", 0, 10), ("b", 0, 10)]), (40, 2, [])],
+)
+def test_methods_take_turns_in_blocks_at_the_full_concurrency(
+    count: int, concurrency: int, blocks: list[tuple[str, int, int]]
+) -> None:
+    """A drift of the machine must hit all alike, and none may run beside another."""
+    plan = SimpleNamespace(expected=count, workers=concurrency)
+    rounds = [
+        ("".join(group), numbers.start, numbers.stop)
+        for group, numbers in Session.rounds(SimpleNamespace(plan=plan, variants=("a", "b")))  # type: ignore[arg-type]
+    ]
+    if blocks:
+        assert rounds == blocks
+        return
+    assert [name for name, _, _ in rounds] == ["a", "b", "b", "a", "a", "b"]
+    assert [(start, stop) for name, start, stop in rounds if name == "a"] == [(0, 16), (16, 32), (32, 40)]
+    assert sorted(rounds[0::2] + rounds[1::2]) == sorted(rounds)
+
+
+def test_a_run_goes_on_with_the_day_on_which_it_was_begun(
+    pair: tuple[FakeEngine, FakeEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chat templates may show the date: after midnight the same problem must be asked in the same words."""
+    assert run(pair, tmp_path, "--limit", "1").exit_code == 0
+    folder = only(tmp_path)
+    file = folder / records.CONFIG
+    config = json.loads(file.read_text())
+    assert config["day"] == date.today().isoformat()
+    file.write_text(json.dumps(config | {"day": "2020-02-29"}))
+    (folder / records.TRAJECTORIES).write_text("")
+    assert run(pair, tmp_path, "--limit", "1", "--resume", str(folder)).exit_code == 0
+    assert json.loads(file.read_text())["day"] == "2020-02-29"
