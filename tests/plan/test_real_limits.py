@@ -60,7 +60,7 @@ def test_a_small_context_is_found_before_the_run_and_truncates_what_outgrows_it(
         with pytest.raises(ContextFull, match="HTTP 400"):
             run_trajectory("base", served.trajectory(3), engines)  # type: ignore[arg-type]
 
-        holds = limits.served(running)["base"].tokens
+        holds = limits.served({"base": engines["base"].server_info})["base"].tokens
         assert holds == 200
 
         @sgl.function  # type: ignore[untyped-decorator]

@@ -44,7 +44,7 @@ def test_the_whole_command_on_running_servers(real_pair: Servers, tmp_path: Path
     wanted = [
         "bench",
         "method",
-        "real_pair",
+        "pair",
         "preset",
         "n",
         "samples",
