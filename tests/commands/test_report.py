@@ -19,9 +19,10 @@ from sgl_specreason.results.table import comparison
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    """SpecReason right on 2 of 4, base on 3 of 4."""
-    spec = run_folder(tmp_path / "spec", answers(True, True, False, False))
-    base = run_folder(tmp_path / "base", answers(True, True, True, False), method="base")
+    """SpecReason right on 4 of 8, base on 6 of 8."""
+    half, most = [True, True, False, False] * 2, [True, True, True, False] * 2
+    spec = run_folder(tmp_path / "spec", answers(*half))
+    base = run_folder(tmp_path / "base", answers(*most), method="base")
     return spec, base
 
 
@@ -29,21 +30,22 @@ def test_a_run_is_shown_and_its_summary_written(pair: tuple[Path, Path]) -> None
     done = invoke("report", pair[0])
     assert done.exit_code == 0, done.output
     assert "specreason" in done.stdout
-    assert "50.0 ± 28.9" in done.stdout
+    assert "50.0 [15.7, 84.3]" in done.stdout  # the exact interval of 4 in 8
     summary = json.loads((pair[0] / "summary.json").read_text())
-    assert (summary["accuracy"], summary["n"], summary["partial"]) == (0.5, 4, False)
-    assert summary["latency_p50_s"] == 2.5
-    assert summary["wall_s"] == 10.0
+    assert (summary["accuracy"], summary["n"], summary["partial"]) == (0.5, 8, False)
+    assert summary["latency_p50_s"] == 4.5
+    assert summary["wall_s"] == 36.0
     assert "| specreason" in (pair[0] / "summary.md").read_text()
 
 
 SUMMARY = (
-    "bench method pair preset policy samples concurrency budget_tokens n trajectories accuracy accuracy_se accuracy_ci95 "
-    "pass_at_k maj_at_k latency_mean_s latency_p50_s latency_p95_s wall_s throughput_problems_per_s steps drafts judged_steps "
-    "unjudged_drafts accepted_steps acceptance offloaded_steps_share offloaded_tokens_share thinking_tokens_mean tokens_base "
-    "tokens_small tokens_discarded tokens_dropped tokens_salvaged answer_tokens judge_requests label_mass_mean prompt_tokens "
-    "cached_tokens cached_share truncated_share loops no_answer_share retries accept_length_mean grader_timeouts failed partial "
-    "conditions"
+    "bench method pair preset policy samples concurrency budget_tokens n trajectories accuracy accuracy_se "
+    "accuracy_ci95 pass_at_k pass_at_k_ci95 maj_at_k maj_at_k_ci95 latency_mean_s latency_p50_s latency_p95_s "
+    "wall_s most_at_once throughput_problems_per_s steps drafts judged_steps unjudged_drafts accepted_steps "
+    "acceptance offloaded_steps_share offloaded_tokens_share thinking_tokens_mean tokens_base tokens_small "
+    "tokens_discarded tokens_dropped tokens_salvaged answer_tokens judge_requests label_mass_mean prompt_tokens "
+    "cached_tokens cached_share truncated_share loops no_answer_share retries accept_length_mean grader_timeouts "
+    "failed partial conditions"
 )
 CONDITIONS = "prompts models versions gpu dataset_sha256 dataset_origin commit replicas"
 
@@ -58,8 +60,8 @@ def test_the_keys_of_a_summary_are_these(pair: tuple[Path, Path]) -> None:
 
 def test_runs_are_paired_by_problem_with_base(pair: tuple[Path, Path]) -> None:
     done = invoke("report", *pair)
-    assert "-25.0 [-75.0, +0.0]" in done.stdout
-    assert "better on 0, worse on 1, exact sign test p = 1" in done.stdout
+    assert "-25.0 [-65.0, +24.9]" in done.stdout
+    assert "better on 0, worse on 2, exact sign test p = 0.5" in done.stdout
 
 
 def test_json_has_one_object_per_run(pair: tuple[Path, Path]) -> None:
@@ -67,7 +69,7 @@ def test_json_has_one_object_per_run(pair: tuple[Path, Path]) -> None:
     assert (spec["method"], base["method"]) == ("specreason", "base")
     assert spec["vs_base"]["accuracy"]["difference"] == -0.25
     assert base["vs_base"] is None
-    assert spec["vs_base"]["speed_up"] == {"value": 1.0, "ci95": [1.0, 1.0]}
+    assert spec["vs_base"]["speed_up"] == {"n": 8, "value": 1.0, "ci95": [1.0, 1.0]}
     assert spec["conditions"]["versions"] == {"sglang": "0.5.23"}
 
 
@@ -113,6 +115,69 @@ def test_several_samples_show_pass_and_majority(tmp_path: Path) -> None:
     assert summary["accuracy"] == pytest.approx(6 / 16)
     assert summary["pass_at_k"] == {"2": pytest.approx((0 + 1 / 2 + 5 / 6 + 1) / 4), "4": 0.75}
     assert summary["maj_at_k"] == {"4": pytest.approx((0 + 0 + 0.5 + 1) / 4)}
+    for at_k in ("pass_at_k", "maj_at_k"):
+        for k, (low, high) in summary[f"{at_k}_ci95"].items():
+            assert 0 <= low < summary[at_k][k] < high <= 1
+            assert f"{100 * summary[at_k][k]:.1f} [{100 * low:.1f}, {100 * high:.1f}] %" in done.stdout
+
+
+def test_at_k_the_first_k_samples_vote_not_the_first_to_end(tmp_path: Path) -> None:
+    """Issue 15: where a sample has failed, the others' fourth samples do not vote at maj@3."""
+    late = [record(0, sample=s, correct=s != 0) for s in (3, 2, 1, 0)]
+    other = [record(1, sample=s, correct=s == 0) for s in range(3)]
+    run = run_folder(tmp_path / "run", [*late, *other], samples=4)
+    invoke("report", run)
+    assert json.loads((run / "summary.json").read_text())["maj_at_k"] == {"3": 0.5}
+    (tmp_path / "two").mkdir()
+    two = run_folder(tmp_path / "two" / "run", [*late[:3], late[3], *other[:2]], samples=4)
+    invoke("report", two)
+    assert json.loads((two / "summary.json").read_text())["maj_at_k"] == {"2": 0.5}
+
+
+def numbers(printed: str) -> str:
+    """Of what was printed, all that could be a number of a run."""
+    return printed.partition("math500, pair")[0]
+
+
+@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize("n", [1, 2, 5, 6, 20])
+def test_where_all_problems_agree_no_number_claims_to_be_certain(tmp_path: Path, n: int, right: bool) -> None:
+    """Issue 15: 20 of 20 read "100.0 ± 0.0" and "+0.0 [+0.0, +0.0]". Issue 18: one problem read "1.55 [1.55, 1.55]", p = 1."""
+    alike = [record(at, correct=right, latency_s=1 + at % 3 + at / 10) for at in range(n)]
+    slower = [one | {"latency_s": 1.55 * one["latency_s"] + number % 2 / 5} for number, one in enumerate(alike)]
+    spec = run_folder(tmp_path / "spec", alike)
+    done = invoke("report", spec, run_folder(tmp_path / "base", slower, method="base"))
+    assert done.exit_code == 0, done.output
+    assert "nan" not in done.stdout
+    assert "±" not in done.stdout
+    row = numbers(done.stdout).splitlines()[1]
+    if n < 6:
+        assert "too few to say anything" in done.stdout
+        assert "sign test" not in done.stdout
+        assert row.split("]")[1].split()[:1] == ["-"]
+    if n == 1:
+        assert f"{100 * right:.1f} [-]" in row
+    if n == 20:
+        assert ("100.0 [83.2, 100.0]" if right else "0.0 [0.0, 16.8]") in row
+        assert "+0.0 [-16.8, +16.8]" in row
+
+
+def test_the_time_of_a_run_is_that_in_which_something_ran(tmp_path: Path) -> None:
+    """Issue 15: 16 trajectories at concurrency 64 had their seconds over 64 for their time. The clock begins anew on restart."""
+    before = [record(at, correct=True, start_s=9000.0 + at, latency_s=10.0) for at in range(3)]
+    after = [record(at, correct=True, start_s=100.0, latency_s=5.0 + at) for at in range(3, 6)]
+    run = run_folder(tmp_path / "run", [*before, *after], concurrency=64)
+    done = invoke("report", run)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["wall_s"] == pytest.approx(12 + 10)
+    assert summary["throughput_problems_per_s"] == pytest.approx(6 / 22)
+    assert summary["most_at_once"] == 3
+    assert (
+        "specreason: at most 3 trajectories ran side by side: its numbers are not those of concurrency 64."
+        in done.stdout
+    )
+    full = run_folder(tmp_path / "full", before, concurrency=3)
+    assert "side by side" not in invoke("report", full).stdout
 
 
 def test_failed_and_missing_trajectories_make_it_partial(tmp_path: Path) -> None:
