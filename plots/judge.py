@@ -3,6 +3,7 @@
 Example: python plots/judge.py runs/demo-specreason-demo-1a2b3c4d -o judge.svg
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,7 +80,9 @@ def _reliability(axes: Axes, drafts: list[Judged]) -> None:
                 low.append(100 * bounds[0])
                 high.append(100 * bounds[1])
         axes.vlines(xs, low, high, color=colour, linewidth=0.7, alpha=0.6)
-        axes.plot(xs, ys, "-", marker=mark, color=colour, label=f"{label} (AUROC {area:.3f})")
+        axes.plot(
+            xs, ys, "-", marker=mark, color=colour, label=label if math.isnan(area) else f"{label} (AUROC {area:.3f})"
+        )
     axes.set(xlabel="expected digit", ylabel="right, %", xlim=(-0.3, 9.3), xticks=range(10), ylim=(-3, 103))
     axes.legend(loc="best")
 

@@ -4,6 +4,7 @@ Knows no engine; the programs write into it, the run folder's record is read fro
 """
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -235,6 +236,10 @@ class Trajectory:
         discarded = sum(kept.discarded_tokens for kept in self.kept) + dropped_small
         drafted = [kept for kept in self.kept if kept.draft is not None]
         judged = [kept for kept in drafted if kept.judgement is not None]
+        in_one_go = any(call.purpose == "think" for call in self.calls)
+        steps = Counter[Author]()
+        for kept in self.kept:
+            steps[kept.by] += _pieces(kept.step) if in_one_go else 1
         return {
             "problem_id": self.problem_id,
             "sample": self.sample,
@@ -249,8 +254,8 @@ class Trajectory:
             "tokens_discarded": discarded + dropped_base,
             "tokens_dropped": dropped_small + dropped_base,
             "answer_tokens": sum(call.account.completion_tokens for call in self.calls if call.purpose == "answer"),
-            "steps_kept": sum(_size(kept) for kept in self.kept),
-            "steps_by_small": sum(_size(kept) for kept in self.kept if kept.by == "small"),
+            "steps_kept": sum(steps.values()),
+            "steps_by_small": steps["small"],
             "tokens_salvaged": salvaged,
             "drafts": len(drafted),
             "accepted": sum(bool(kept.accepted) for kept in drafted),
@@ -270,8 +275,6 @@ class Trajectory:
         return sum(account.completion_tokens for account in calls if account.engine == author)
 
 
-def _size(kept: Kept) -> int:
-    """How many steps it stands for: a whole thought written in one go counts its pieces."""
-    if kept.draft is not None or kept.step.ending == "blank_line":
-        return 1
-    return max(1, sum(bool(piece.strip()) for piece in pieces(kept.step.text)))
+def _pieces(thought: Step) -> int:
+    """How many steps a whole thought stands for that was written in one go."""
+    return max(1, sum(bool(piece.strip()) for piece in pieces(thought.text)))

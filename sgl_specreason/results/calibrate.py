@@ -14,7 +14,7 @@ import numpy as np
 
 from sgl_specreason.method.score import RANGES, ScoreRule
 from sgl_specreason.results import stats
-from sgl_specreason.results.certify import certify, problems_needed
+from sgl_specreason.results.certify import certify, confidence_of_each, problems_needed
 from sgl_specreason.results.lines import Finished, Said
 from sgl_specreason.results.summary import Run, base_of, differing
 
@@ -207,10 +207,11 @@ def _recommendations(runs: Sequence[Run], *, risk: float, confidence: float) -> 
             groups.setdefault(str(sorted(policy.items())), []).append((run, base))
     if not groups:
         yield "Needs runs of specreason and of base on the same problems, best a sweep over the threshold."
+    each = confidence_of_each(confidence, len(groups))
     for pairs in groups.values():
         first = pairs[0][0]
         rule = first.policy.score_rule
-        found = certify(pairs, risk=risk, confidence=confidence)
+        found = certify(pairs, risk=risk, confidence=each)
         span = f"{RANGES[rule].low:g} to {RANGES[rule].high:g}"
         yield f"Judge {first.policy.judge}, rule {rule} ({span}), {first.summary.n} problems:"
         yield ""
@@ -218,18 +219,24 @@ def _recommendations(runs: Sequence[Run], *, risk: float, confidence: float) -> 
         yield "|--:|--:|--:|--:|---|"
         for row in found:
             mark = "yes" if row.certified else "no"
-            yield f"| {row.threshold:g} | {_percent(row.acceptance)} | {100 * row.loss:.1f} | {row.p_value:.3g} | {mark} |"
+            yield f"| {row.threshold:g} | {_percent(row.acceptance)} | {_percent(row.loss)} | {row.p_value:.3g} | {mark} |"
         yield ""
         certified = [row for row in found if row.certified]
         if certified:
             yield f"Recommended: threshold {certified[-1].threshold:g}, the lowest one that is {stated}."
         else:
-            needed = problems_needed(risk, confidence=confidence)
+            needed = problems_needed(risk, confidence=each)
             yield (
                 f"None of these can be certified: even a threshold that never loses needs {needed} problems for that. "
                 "Use more problems or state a larger risk (--risk)."
             )
         yield "This holds for problems like these ones; thresholds were tested from the highest down until one failed."
+        yield ""
+    if len(groups) > 1:
+        yield (
+            f"All that is certified above holds at once with {100 * confidence:g} % confidence: for that, each of the "
+            f"{len(groups)} tables was tested at {100 * each:g} % (Bonferroni)."
+        )
         yield ""
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ def certify(runs: Sequence[tuple[Run, Run]], *, risk: float, confidence: float) 
     """Thresholds from the highest down, each run beside its base; certified until the first one fails.
 
     Testing in an order that was fixed before keeps the chance of any false certificate at 1 - `confidence` (fixed sequence
-    testing, arXiv 2110.01052, section 3).
+    testing, arXiv 2110.01052, section 3). For several such groups see `confidence_of_each`.
     """
     found, still = [], True
     for run, base in sorted(runs, key=lambda pair: -pair[0].policy.threshold):
@@ -69,5 +70,16 @@ def certify(runs: Sequence[tuple[Run, Run]], *, risk: float, confidence: float) 
 
 def problems_needed(risk: float, *, confidence: float) -> int:
     """How many problems a threshold that never loses needs to be certified."""
-    bound = (risk + 1) / 2
-    return math.ceil(math.log(1 / (1 - confidence)) / math.log(1 + 0.9 / (1 - bound) * (bound - 0.5)))
+
+    def enough(count: int) -> bool:
+        return risk_p_value([0.0] * count, risk, confidence=confidence) <= 1 - confidence
+
+    most = 1
+    while not enough(most):
+        most *= 2
+    return bisect_left(range(most), True, lo=most // 2, key=enough)
+
+
+def confidence_of_each(confidence: float, groups: int) -> float:
+    """How sure each of several groups of thresholds must be, for all their certificates to hold at once (Bonferroni)."""
+    return 1 - (1 - confidence) / max(groups, 1)

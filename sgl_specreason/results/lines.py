@@ -66,6 +66,7 @@ class _Counted(Data, frozen=True, kw_only=True):
     problem_id: str
     sample: Count
     latency_s: Annotated[float, Meta(gt=0, le=LARGEST)]
+    start_s: Number | None = None  # on the monotonic clock
     stop_reason: str | None = None
     thinking_tokens: Count = 0
     tokens_base: Count = 0

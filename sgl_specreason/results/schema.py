@@ -141,11 +141,14 @@ class Summary(Struct, frozen=True, kw_only=True):
     accuracy_se: float
     accuracy_ci95: tuple[float, float]
     pass_at_k: dict[str, float]
+    pass_at_k_ci95: dict[str, tuple[float, float]]
     maj_at_k: dict[str, float]
+    maj_at_k_ci95: dict[str, tuple[float, float]]
     latency_mean_s: float
     latency_p50_s: float
     latency_p95_s: float
     wall_s: float
+    most_at_once: int | None
     throughput_problems_per_s: float
     steps: int
     drafts: int

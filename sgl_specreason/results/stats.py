@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-DRAWS = 20_000
+WEIGHTS = 400_000  # random numbers for an interval: 0.03 s
 SEED = 2504
 FEW = 6
 """Fewer problems than this are too few to compare anything: if all of five go one way, the exact sign test still says 0.06."""
@@ -42,20 +42,20 @@ def mean_ci95(values: Sequence[float], *, least: float = 0.0, most: float = 1.0)
 
     Gaffke's bounds (2005; arXiv 1905.06208, 2106.03163): the values weighed at random, as in a Bayesian bootstrap, beside one
     more problem that nobody has seen and that is as bad, or as good, as can be. Of zeros and ones this is the exact interval of
-    Clopper and Pearson; where all values agree it says what so many problems allow. That it covers as much in between is not
-    proven: tests simulate it. A fixed seed makes it repeatable.
+    Clopper and Pearson (to 0.1 %); where all values agree it says what so many problems allow. That it covers as much in
+    between is not proven: tests simulate it. A fixed seed makes it repeatable.
     """
     if len(values) < 2:
         return NO_INTERVAL
     distinct, counts = np.unique(np.round(values, 12), return_counts=True)
-    weights = np.random.default_rng(SEED).standard_gamma(
-        counts, size=(DRAWS, len(distinct))
-    )  # those of equal values, summed
+    draws = WEIGHTS // len(distinct) + 1
+    # those of equal values come as their sum
+    weights = np.random.default_rng(SEED).standard_gamma(counts, size=(draws, len(distinct)))
     seen = weights @ distinct / weights.sum(axis=1)
-    unseen = 1 - ((np.arange(DRAWS) + 0.5) / DRAWS) ** (
-        1 / len(values)
-    )  # at even quantiles: equal values give no noise
-    low, high = (np.quantile(seen + unseen * (edge - seen), tail) for edge, tail in ((least, 0.025), (most, 0.975)))
+    # at even quantiles, so that values which are all equal give no noise
+    unseen = 1 - ((np.arange(draws) + 0.5) / draws) ** (1 / len(values))
+    tails = (least, 0.025), (most, 0.975)
+    low, high = (np.quantile(seen + unseen * (edge - seen), tail) for edge, tail in tails)
     return float(low), float(high)
 
 

@@ -33,6 +33,8 @@ SHARED_SETTINGS = (
 )
 SHARED_POLICY = ("budget_tokens", "on_budget", "answer_tokens", "temperature", "top_p")
 SHARED_CONDITIONS = ("versions", "gpu")
+WRITTEN_LATE_S = 60.0
+"""Lines stand in the order in which trajectories ended, but for the seconds that grading took."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +109,13 @@ def summarise(outcomes: Sequence[Outcome], config: Config) -> Summary:
     """
     settings, policy = config.settings, typed(config.settings.policy, Policy)
     done = [outcome for outcome in outcomes if outcome.error is None]
-    # the time its trajectories had of the run's places: other methods run in between
-    wall_s = sum(outcome.latency_s for outcome in outcomes) / settings.concurrency
+    sittings = _sittings(outcomes)
+    unknown = sum(outcome.latency_s for outcome in outcomes if outcome.start_s is None)
+    wall_s = sum(map(stats.busy_s, sittings)) + unknown / settings.concurrency
     numbers = (
         _answers(done, is_replay=settings.trace is not None) | _seconds(done, wall_s) | _steps(done) | _tokens(done)
     )
+    numbers["most_at_once"] = max(map(stats.most_at_once, sittings), default=None)
     numbers |= {name: getattr(settings, name) for name in ("bench", "method", "pair", "preset", "policy", "samples")}
     numbers |= {
         "concurrency": settings.concurrency,
@@ -135,6 +139,25 @@ def summarise(outcomes: Sequence[Outcome], config: Config) -> Summary:
     )
 
 
+def _sittings(outcomes: Sequence[Outcome]) -> list[list[tuple[float, float]]]:
+    """When trajectories began and ended, where that is known: a list for each time that the machine was on.
+
+    A run that is resumed after a restart goes on with a clock that has begun anew.
+    """
+    found: list[list[tuple[float, float]]] = []
+    latest = math.inf
+    for outcome in outcomes:
+        if outcome.start_s is None:
+            continue
+        end = outcome.start_s + outcome.latency_s
+        if end < latest - WRITTEN_LATE_S:
+            found.append([])
+            latest = end
+        found[-1].append((outcome.start_s, end))
+        latest = max(latest, end)
+    return found
+
+
 def _total(done: Sequence[Outcome], name: str) -> Any:
     return sum(getattr(outcome, name) for outcome in done)
 
@@ -145,14 +168,19 @@ def _answers(done: Sequence[Outcome], *, is_replay: bool) -> dict[str, Any]:
     right = [] if is_replay else list(groups.values())
     fewest = min(map(len, right), default=0)
     unanswered = sum(outcome.answer is None for outcome in done)
-    answers = _grouped(done, lambda outcome: (outcome.answer, bool(outcome.correct)))
+    in_order = sorted(done, key=lambda outcome: outcome.sample)  # the first to end are not like the others
+    answers = list(_grouped(in_order, lambda outcome: (outcome.answer, bool(outcome.correct))).values())
+    passes = {str(k): stats.pass_at_k(right, k) for k in (1, 2, 4, 8, 16, 32) if 1 < k <= fewest}
+    majorities = {str(fewest): stats.maj_at_k(answers, fewest)} if fewest > 1 else {}
     return {
         "n": len(groups),
         "accuracy": stats.accuracy(right),
         "accuracy_se": stats.clustered_se(right),
-        "accuracy_ci95": stats.bootstrap_ci95(right),
-        "pass_at_k": {str(k): stats.pass_at_k(right, k) for k in (1, 2, 4, 8, 16, 32) if 1 < k <= fewest},
-        "maj_at_k": {str(fewest): stats.maj_at_k(list(answers.values()))} if fewest > 1 else {},
+        "accuracy_ci95": stats.accuracy_ci95(right),
+        "pass_at_k": {k: stats.mean(each) for k, each in passes.items()},
+        "pass_at_k_ci95": {k: stats.mean_ci95(each) for k, each in passes.items()},
+        "maj_at_k": {k: stats.mean(each) for k, each in majorities.items()},
+        "maj_at_k_ci95": {k: stats.mean_ci95(each) for k, each in majorities.items()},
         "no_answer_share": math.nan if is_replay else stats.share(unanswered, len(done)),
         "grader_timeouts": sum(outcome.grader in ("timeout", "failed") for outcome in done),
     }

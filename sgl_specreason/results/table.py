@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sgl_specreason.results import stats
 from sgl_specreason.results.schema import Memory, ReplaySummary, Summary
 from sgl_specreason.results.summary import AgainstBase, Run, against_base, differing, knobs
 
+ACCURACY = "accuracy % (95 %)"
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("method", "method"),
     ("n", "n"),
-    ("accuracy", "accuracy %"),
+    ("accuracy", ACCURACY),
     ("truncated_share", "truncated %"),
     ("no_answer_share", "no answer %"),
     ("latency_mean_s", "mean s"),
@@ -39,8 +41,11 @@ OF_REPLAYS: tuple[tuple[str, str], ...] = (
 
 UNKNOWN = "unknown"
 OF_ACCURACY = (
-    "Accuracy: mean over problems ± clustered standard error. "
-    "Tokens are per trajectory; small's include the discarded ones."
+    "Accuracy: mean over problems, with its 95 % interval by problem. Tokens are per trajectory; small's include "
+    "the discarded ones."
+)
+TOO_FEW = (
+    f"Fewer than {stats.FEW} problems are too few to say anything of a difference or a speed-up: these are left out."
 )
 
 
@@ -103,12 +108,13 @@ def tabulated(
         pairings = [None, *beside]
         if not replays:
             accuracies = [pairing and pairing.accuracy for pairing in pairings]
-            cells = [_interval(100 * found.difference, found.ci95, 100) if found else "-" for found in accuracies]
-            _insert(rows, "accuracy %", ["vs base (95 %)", *cells[1:]])
+            cells = [_difference(found) if found else "-" for found in accuracies]
+            _insert(rows, ACCURACY, ["vs base (95 %)", *cells[1:]])
         speeds = [pairing and pairing.speed_up for pairing in pairings]
-        cells = [f"{s.value:.2f} [{s.ci95[0]:.2f}, {s.ci95[1]:.2f}]" if s else "-" for s in speeds]
+        cells = [_ratio(found) if found else "-" for found in speeds]
         _insert(rows, "mean s", ["speed-up (95 %)", *cells[1:]])
     notes = [*_conditions(summaries), *_samples(names, summaries), *_sign_tests(names, beside)]
+    notes += [TOO_FEW] if any(pairing and pairing.speed_up.too_few for pairing in beside) else []
     return Table(rows=rows, notes=notes, title=_title(replays[0]) if replays else "")
 
 
@@ -128,7 +134,7 @@ def _cell(summary: Summary, key: str) -> str:
     each = max(summary.trajectories, 1)
     match key:
         case "accuracy":
-            return f"{_percent(summary.accuracy)} ± {_percent(summary.accuracy_se)}"
+            return _estimate(summary.accuracy, summary.accuracy_ci95, ".1f", 100)
         case "thinking_base":
             return f"{summary.tokens_base / each:.1f}"
         case "thinking_small":
@@ -138,16 +144,27 @@ def _cell(summary: Summary, key: str) -> str:
         case "acceptance_share":
             return _percent(summary.acceptance) if summary.drafts else "-"
         case "throughput_tokens_per_s":
-            return f"{getattr(summary, key, math.nan):.1f}"
+            return _number(getattr(summary, key, math.nan), ".1f")
         case "method":
             return f"{summary.method}{' (partial)' if summary.partial else ''}"
     value = getattr(summary, key)
-    return _percent(value) if key.endswith("_share") else f"{value:.2f}" if key.endswith("_s") else str(value)
+    return _percent(value) if key.endswith("_share") else _number(value, ".2f") if key.endswith("_s") else str(value)
 
 
-def _interval(value: float, ci95: tuple[float, float], scale: float) -> str:
+def _difference(found: stats.Paired) -> str:
+    return "-" if found.too_few else _estimate(found.difference, found.ci95, "+.1f", 100)
+
+
+def _ratio(found: stats.Ratio) -> str:
+    return "-" if found.too_few else _estimate(found.value, found.ci95, ".2f", 1)
+
+
+def _estimate(value: float, ci95: stats.Interval, form: str, scale: float) -> str:
+    """A number with its interval; "-" for either where there is none."""
+    if math.isnan(value):
+        return "-"
     low, high = (scale * bound for bound in ci95)
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"{scale * value:{form}} " + ("[-]" if math.isnan(low) else f"[{low:{form}}, {high:{form}}]")
 
 
 def _value(value: Any) -> str:
@@ -155,7 +172,11 @@ def _value(value: Any) -> str:
 
 
 def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f}"
+    return _number(100 * value, ".1f")
+
+
+def _number(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else f"{value:{form}}"
 
 
 def _conditions(summaries: Sequence[Summary]) -> list[str]:
@@ -174,6 +195,12 @@ def _conditions(summaries: Sequence[Summary]) -> list[str]:
         f"{summary.method}: {summary.loops} of {summary.trajectories} thoughts were ended for going round in circles."
         for summary in summaries
         if summary.loops
+    ]
+    lines += [
+        f"{summary.method}: at most {summary.most_at_once} trajectories ran side by side: its numbers are not those of "
+        f"concurrency {summary.concurrency}."
+        for summary in summaries
+        if summary.most_at_once is not None and summary.most_at_once < summary.concurrency
     ]
     lines += [
         f"{summary.method}: base's decode steps gave {summary.accept_length_mean:.2f} tokens each "
@@ -229,8 +256,12 @@ def _samples(names: Sequence[str], summaries: Sequence[Summary]) -> list[str]:
     """pass@k and maj@k, where there are several samples a problem."""
     lines = []
     for name, summary in zip(names, summaries, strict=True):
-        words = [f"pass@{k} {_percent(value)} %" for k, value in summary.pass_at_k.items()]
-        words += [f"maj@{k} {_percent(value)} %" for k, value in summary.maj_at_k.items()]
+        kinds = ("pass", summary.pass_at_k, summary.pass_at_k_ci95), ("maj", summary.maj_at_k, summary.maj_at_k_ci95)
+        words = [
+            f"{kind}@{k} {_estimate(value, bounds[k], '.1f', 100)} %"
+            for kind, values, bounds in kinds
+            for k, value in values.items()
+        ]
         if words:
             lines.append(f"{name}: {', '.join(words)}.")
     return lines
@@ -242,5 +273,5 @@ def _sign_tests(names: Sequence[str], beside: Sequence[AgainstBase | None]) -> l
         f"{name} against base, of {paired.n} problems: better on {paired.better}, worse on {paired.worse}, "
         f"exact sign test p = {paired.sign_p:.2g}."
         for name, pairing in zip(names, beside, strict=False)
-        if pairing is not None and (paired := pairing.accuracy)
+        if pairing is not None and (paired := pairing.accuracy) and not paired.too_few
     ]

@@ -19,9 +19,10 @@ from sgl_specreason.results.table import comparison
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    """SpecReason right on 2 of 4, base on 3 of 4."""
-    spec = run_folder(tmp_path / "spec", answers(True, True, False, False))
-    base = run_folder(tmp_path / "base", answers(True, True, True, False), method="base")
+    """SpecReason right on 4 of 8, base on 6 of 8."""
+    half, most = [True, True, False, False] * 2, [True, True, True, False] * 2
+    spec = run_folder(tmp_path / "spec", answers(*half))
+    base = run_folder(tmp_path / "base", answers(*most), method="base")
     return spec, base
 
 
@@ -29,21 +30,22 @@ def test_a_run_is_shown_and_its_summary_written(pair: tuple[Path, Path]) -> None
     done = invoke("report", pair[0])
     assert done.exit_code == 0, done.output
     assert "specreason" in done.stdout
-    assert "50.0 ± 28.9" in done.stdout
+    assert "50.0 [15.7, 84.3]" in done.stdout  # the exact interval of 4 in 8
     summary = json.loads((pair[0] / "summary.json").read_text())
-    assert (summary["accuracy"], summary["n"], summary["partial"]) == (0.5, 4, False)
-    assert summary["latency_p50_s"] == 2.5
-    assert summary["wall_s"] == 10.0
+    assert (summary["accuracy"], summary["n"], summary["partial"]) == (0.5, 8, False)
+    assert summary["latency_p50_s"] == 4.5
+    assert summary["wall_s"] == 36.0
     assert "| specreason" in (pair[0] / "summary.md").read_text()
 
 
 SUMMARY = (
-    "bench method pair preset policy samples concurrency budget_tokens n trajectories accuracy accuracy_se accuracy_ci95 "
-    "pass_at_k maj_at_k latency_mean_s latency_p50_s latency_p95_s wall_s throughput_problems_per_s steps drafts judged_steps "
-    "unjudged_drafts accepted_steps acceptance offloaded_steps_share offloaded_tokens_share thinking_tokens_mean tokens_base "
-    "tokens_small tokens_discarded tokens_dropped tokens_salvaged answer_tokens judge_requests label_mass_mean prompt_tokens "
-    "cached_tokens cached_share truncated_share loops no_answer_share retries accept_length_mean grader_timeouts failed partial "
-    "conditions"
+    "bench method pair preset policy samples concurrency budget_tokens n trajectories accuracy accuracy_se "
+    "accuracy_ci95 pass_at_k pass_at_k_ci95 maj_at_k maj_at_k_ci95 latency_mean_s latency_p50_s latency_p95_s "
+    "wall_s most_at_once throughput_problems_per_s steps drafts judged_steps unjudged_drafts accepted_steps "
+    "acceptance offloaded_steps_share offloaded_tokens_share thinking_tokens_mean tokens_base tokens_small "
+    "tokens_discarded tokens_dropped tokens_salvaged answer_tokens judge_requests label_mass_mean prompt_tokens "
+    "cached_tokens cached_share truncated_share loops no_answer_share retries accept_length_mean grader_timeouts "
+    "failed partial conditions"
 )
 CONDITIONS = "prompts models versions gpu dataset_sha256 dataset_origin commit replicas"
 
@@ -58,8 +60,8 @@ def test_the_keys_of_a_summary_are_these(pair: tuple[Path, Path]) -> None:
 
 def test_runs_are_paired_by_problem_with_base(pair: tuple[Path, Path]) -> None:
     done = invoke("report", *pair)
-    assert "-25.0 [-75.0, +0.0]" in done.stdout
-    assert "better on 0, worse on 1, exact sign test p = 1" in done.stdout
+    assert "-25.0 [-69.4, +29.7]" in done.stdout
+    assert "better on 0, worse on 2, exact sign test p = 0.5" in done.stdout
 
 
 def test_json_has_one_object_per_run(pair: tuple[Path, Path]) -> None:
@@ -67,7 +69,7 @@ def test_json_has_one_object_per_run(pair: tuple[Path, Path]) -> None:
     assert (spec["method"], base["method"]) == ("specreason", "base")
     assert spec["vs_base"]["accuracy"]["difference"] == -0.25
     assert base["vs_base"] is None
-    assert spec["vs_base"]["speed_up"] == {"value": 1.0, "ci95": [1.0, 1.0]}
+    assert spec["vs_base"]["speed_up"] == {"n": 8, "value": 1.0, "ci95": [1.0, 1.0]}
     assert spec["conditions"]["versions"] == {"sglang": "0.5.23"}
 
 
