@@ -190,10 +190,11 @@ def alone(bench: Bench, problems: int, runs: int, say: Say) -> dict[str, Any]:
         ratio = stats.ratio_of_means(
             *({one.trajectory.problem_id: [one.latency_s] for one in timed[each]} for each in ("base", name))
         )
-        say(
-            f"speed-up over base, {name}: {ratio.value:.2f} [{ratio.ci95[0]:.2f}, {ratio.ci95[1]:.2f}] "
-            "(95 %, by problem, last run)"
-        )
+        if not ratio.too_few:
+            say(
+                f"speed-up over base, {name}: {ratio.value:.2f} [{ratio.ci95[0]:.2f}, {ratio.ci95[1]:.2f}] "
+                "(95 %, by problem, last run)"
+            )
     profile(timed["default"], "one trajectory at a time", say)
     return medians(figures)
 

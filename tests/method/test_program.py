@@ -67,6 +67,17 @@ def test_first_n_steps_are_written_by_base_unasked(fake_engine: Start) -> None:
     assert len(pair.asked["score"]) == 1
 
 
+def test_a_step_counts_once_whoever_wrote_it(fake_engine: Start) -> None:
+    """Issue 15: the pieces of a joined step were counted where base wrote it unasked and it ended the thought."""
+    joined = ["I.\n\n", "II.</think>"]
+    unasked = Pair(fake_engine, ["?"], [9], [*joined, "A"]).run(first_n=2, min_step_tokens=5).record()
+    drafted = Pair(fake_engine, joined, [9], ["A"]).run(min_step_tokens=5).record()
+    assert (unasked["steps_kept"], unasked["steps_by_small"]) == (1, 0)
+    assert (drafted["steps_kept"], drafted["steps_by_small"]) == (1, 1)
+    alone = Pair(fake_engine, ["?"], [9], ["".join(joined), "A"]).run("base", min_step_tokens=5).record()
+    assert alone["steps_kept"] == 2
+
+
 def test_the_cap_cuts_a_step_without_inventing_a_blank_line(fake_engine: Start) -> None:
     pair = Pair(fake_engine, ["abcdefgh", "ij</think>"], [9], ["A"])
     t = pair.run(step_tokens=4)

@@ -19,6 +19,7 @@ from steps import _seconds, steps
 from sgl_specreason.errors import UsageError
 from sgl_specreason.results.folder import write_json
 from sgl_specreason.results.lines import Finished
+from sgl_specreason.results.summary import load_runs
 from sgl_specreason.typed import typed
 
 
@@ -151,6 +152,13 @@ def test_runs_of_other_conditions_are_refused_by_name(sweep: Path, tmp_path: Pat
     assert re.search("dataset_sha256 differ", done.stderr)
     assert invoke("pareto", sweep, other, "-o", tmp_path / "out", "--force").exit_code == 0
     assert invoke("pareto", sweep, "-o", tmp_path / "no" / "out").exit_code == 2
+
+
+def test_no_figure_prints_a_number_that_is_none(tmp_path: Path) -> None:
+    """Issue 15: where every trajectory ended right a label read "AUROC nan"; one problem has no interval."""
+    run = run_folder(tmp_path / "run", [trajectory(1, correct=True, seconds=2.0, method="specreason")])
+    for figure in (judge(load_runs(run)), pareto(load_runs(run))):
+        assert not [text for text in figure.findobj(Text) if "nan" in text.get_text().lower()]
 
 
 def test_what_ran_side_by_side_takes_its_time_once() -> None:

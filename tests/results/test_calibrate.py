@@ -3,6 +3,7 @@
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,16 +63,19 @@ def test_a_threshold_far_below_the_risk_is_certified() -> None:
     assert np.mean([p <= 0.05 for p in found]) > 0.9
 
 
-@pytest.mark.parametrize(("risk", "confidence"), [(0.01, 0.95), (0.02, 0.9), (0.1, 0.95)])
-def test_the_problems_needed_are_just_enough(risk: float, confidence: float) -> None:
-    """Where nothing is ever lost the bets reach their limit soon: a little more than the bound is enough."""
-    needed = problems_needed(risk, confidence=confidence)
-    assert risk_p_value([0.0] * (needed - 1), risk, confidence=confidence) > 1 - confidence
-    assert risk_p_value([0.0] * math.ceil(1.1 * needed), risk, confidence=confidence) <= 1 - confidence
+@pytest.mark.parametrize(
+    ("risk", "confidence", "count"),
+    [(0.01, 0.95, 347), (0.02, 0.95, 173), (0.05, 0.95, 68), (0.1, 0.95, 33), (0.01, 0.9, 271), (0.5, 0.5, 2)],
+)
+def test_the_problems_needed_are_just_enough(risk: float, confidence: float, count: int) -> None:
+    """Issue 15: it said 332, of a bet that is larger from the start; 332 problems without a loss give p = 0.057."""
+    assert problems_needed(risk, confidence=confidence) == count
+    enough = [risk_p_value([0.0] * n, risk, confidence=confidence) <= 1 - confidence for n in range(count + 100)]
+    assert enough == [False] * count + [True] * 100
 
 
-def run_at(path: Path, method: str, threshold: float) -> Run:
-    policy = settings()["policy"] | {"threshold": threshold}
+def run_at(path: Path, method: str, threshold: float, **more: Any) -> Run:
+    policy = settings()["policy"] | {"threshold": threshold} | more
     return load_runs(run_folder(path, answers(True), method=method, policy=policy))[0]
 
 
@@ -166,6 +170,31 @@ def test_a_recommendation_says_when_there_are_too_few_problems(tmp_path: Path) -
     assert f"needs {problems_needed(0.01, confidence=0.95)} problems" in text
     many = [with_answers(each, [True] * 2000) for each in (base, run)]
     assert "Recommended: threshold 7," in calibration(many, risk=0.01, confidence=0.95)
+
+
+def test_certificates_of_several_judges_hold_at_once(tmp_path: Path) -> None:
+    """Issue 15: 400 problems certify one judge at a risk of a point; of two, each is tested at 97.5 %, and that is said."""
+    base, digit, words = (
+        with_answers(run_at(tmp_path / name, method, 7.0, **policy), [True] * 400)
+        for name, method, policy in (
+            ("base", "base", {}),
+            ("digit", "specreason", {}),
+            ("words", "specreason", {"judge": "binary"}),
+        )
+    )
+    alone = calibration([base, digit], risk=0.01, confidence=0.95)
+    assert "Recommended: threshold 7," in alone
+    assert "Bonferroni" not in alone
+    both = calibration([base, digit, words], risk=0.01, confidence=0.95)
+    assert (
+        "holds at once with 95 % confidence: for that, each of the 2 tables was tested at 97.5 % (Bonferroni)" in both
+    )
+    assert both.count(f"needs {problems_needed(0.01, confidence=0.975)} problems") == 2
+
+
+def test_runs_that_share_no_problem_have_no_loss(tmp_path: Path) -> None:
+    base, run = run_at(tmp_path / "base", "base", 7.0), run_at(tmp_path / "run", "specreason", 7.0)
+    assert "nan" not in calibration([with_answers(base, []), run], risk=0.01, confidence=0.95)
 
 
 @pytest.mark.parametrize("words", [["--risk", "0"], ["--risk", "101"], ["--confidence", "100"]])
