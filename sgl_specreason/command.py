@@ -3,6 +3,7 @@
 Knows no options.
 """
 
+import errno
 import io
 import os
 import sys
@@ -39,13 +40,24 @@ class Command(click.Command):
                 stream.reconfigure(errors="backslashreplace")
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
+            sys.stdout.flush()
         except click.ClickException as error:
             fail(error.format_message(), error.exit_code)
         except click.Abort:
             fail("interrupted", 130)
         except SpecReasonError as error:
             fail(str(error), 2 if isinstance(error, UsageError) else 1)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            _leave_a_full_device()
         sys.exit(code)
+
+
+def _leave_a_full_device() -> NoReturn:
+    """Leaves where what was printed cannot be written: nothing may try again while Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    fail("what was printed could not be written: no space left there", 1)
 
 
 @contextmanager

@@ -42,7 +42,8 @@ def models(words: str) -> Declaration:
         click.option(
             "--base-url",
             metavar="URL",
-            help="A running SGLang server or router for base, with --small-url; starts nothing.",
+            help="A running SGLang server or router for base, with --small-url; starts nothing. --pair then says what they "
+            "serve, --base-model and --small-model where tokenizers are, if the servers' own paths are not on this machine.",
         ),
         click.option(
             "--small-url", metavar="URL", help="A running SGLang server or router for small, with --base-url."

@@ -54,12 +54,14 @@ class Startable(Protocol):
 class Engine:
     """A server that answers: one of ours (`pid` of its first guard) or somebody else's (None).
 
-    A router has `workers`, the addresses of those of its `replicas` that can be reached from here.
+    A router has `workers`, the addresses of those of its `replicas` that can be reached from here. `tokenizer` is where a server
+    says that it has its own from.
     """
 
     role: Author
     url: str
     model: str
+    tokenizer: str | None = None
     workers: tuple[str, ...] = ()
     replicas: int = 1
     pid: int | None = None

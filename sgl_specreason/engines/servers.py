@@ -104,7 +104,15 @@ def attached(role: Author, url: str, api_key: str | None, health: Health) -> Eng
     if "model_path" not in info:
         words = trouble or "it answers, but not as an SGLang server"
         raise UsageError(f"--{role}-url {url}: {words}")
-    return Engine(role=role, url=url.rstrip("/"), model=str(info["model_path"]), api_key=api_key, health=health)
+    tokenizer = info.get("tokenizer_path")
+    return Engine(
+        role=role,
+        url=url.rstrip("/"),
+        model=str(info["model_path"]),
+        tokenizer=tokenizer if isinstance(tokenizer, str) else None,
+        api_key=api_key,
+        health=health,
+    )
 
 
 def info(engine: Engine) -> dict[str, Any]:

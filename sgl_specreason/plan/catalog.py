@@ -124,7 +124,7 @@ class Pair(_File, frozen=True, kw_only=True):
     base: Model
     small: Model
     auto: bool = False
-    think_tags: tuple[str, str] = ("<think>", "</think>")
+    think_tags: tuple[str, ...] = ("<think>", "</think>")
     trust_remote_code: bool = False
     max_total_tokens: dict[Author, Positive] = {}
     args: dict[Author, list[str]] = {}
@@ -134,8 +134,12 @@ class Pair(_File, frozen=True, kw_only=True):
         for role, words in self.args.items():
             if taken := [word for word in words if word.partition("=")[0] in OUR_ARGUMENTS]:
                 raise UsageError(f"args.{role}: {taken[0]} is not for a pair to set")
-        if "" in self.think_tags or self.think_tags[0] == self.think_tags[1]:
-            raise UsageError(f"think_tags = {list(self.think_tags)}: wants an opening and a closing tag")
+        tags = set(self.think_tags)
+        if tags and (len(self.think_tags) != 2 or len(tags) < 2 or "" in tags):
+            raise UsageError(
+                f"think_tags = {list(self.think_tags)}: wants an opening and a closing tag, or [] for models that do not think "
+                "before they answer"
+            )
 
     @property
     def models(self) -> dict[Author, Model]:

@@ -44,7 +44,8 @@ def _prompts(plan: Plan, row: Row) -> list[str]:
     if not plan.specs:
         return [_section("prompts", "rendered with the running servers' own tokenizers")]
     try:
-        chats = load_chats(plan.models, plan.think_tags, trust_remote_code=plan.trust_remote_code)
+        places = {role: (model,) for role, model in plan.models.items()}
+        chats = load_chats(places, plan.think_tags, trust_remote_code=plan.trust_remote_code)
     except UsageError as error:
         if not plan.elsewhere:
             raise

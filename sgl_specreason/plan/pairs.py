@@ -37,10 +37,10 @@ def engines_for(options: Options, bench: Bench) -> Choice:
     counts: dict[Author, int] = {"small": options.small_replicas, "base": options.base_replicas}
     for role, count in counts.items():
         replicas.check(role, count)
-    if options.base_url is not None:
-        return _attached(options)
     if (options.base_model is None) != (options.small_model is None):
         raise UsageError("--base-model and --small-model go together: give both or neither")
+    if options.base_url is not None:
+        return _attached(options)
     cards = gpus.named(options.gpus) if options.gpus else gpus.found()
     pair, why = _pair(options, bench, cards)
     if cards:
@@ -58,16 +58,22 @@ def engines_for(options: Options, bench: Bench) -> Choice:
 
 
 def _attached(options: Options) -> Choice:
-    """Running servers, whose models are not known yet."""
+    """Running servers: a pair's tags and policy are those of what they serve, its models where tokenizers are to be had."""
     if max(options.base_replicas, options.small_replicas) > 1:
         raise UsageError("--base-replicas and --small-replicas start engines: give a running router as --base-url")
     if options.gpus:
         raise UsageError("--gpus is for engines that would be started, not for running servers")
     pair = Pair(name="attached", title="running servers", base=Model(model=""), small=Model(model=""))
+    if options.pair == AUTO:
+        raise UsageError(
+            "--pair auto is for engines that would be started: name the pair that the servers have, or none"
+        )
+    if options.pair or options.base_model:
+        pair, _ = _pair(options, None, ())
     return Choice(pair=pair, hardware="unknown (attached servers)")
 
 
-def _pair(options: Options, bench: Bench, cards: Sequence[gpus.Gpu]) -> tuple[Pair, str]:
+def _pair(options: Options, bench: Bench | None, cards: Sequence[gpus.Gpu]) -> tuple[Pair, str]:
     """The pair that was asked for, or the one for these cards and why."""
     if options.base_model is not None and options.small_model is not None:
         if options.pair:
@@ -77,6 +83,7 @@ def _pair(options: Options, bench: Bench, cards: Sequence[gpus.Gpu]) -> tuple[Pa
         return Pair(name=name, title="given models", base=base, small=small), ""
     if options.pair and options.pair != AUTO:
         return catalog.load_pair(options.pair), ""
+    assert bench is not None
     return _automatic_pair(bench, cards)
 
 

@@ -48,7 +48,7 @@ class Plan:
 
     `concurrency` is "auto" until it has been measured on the engines, `replicas` is how many of each there are. `why` says why
     this pair was chosen where nobody named one; `elsewhere` that the GPUs are not this machine's. `day` is what chat templates
-    are told.
+    are told, `tokenizers` where running servers' are looked for, the first one that is to be had.
     """
 
     bench: Bench
@@ -72,6 +72,7 @@ class Plan:
     placement: Placement | None = None
     elsewhere: bool = False
     replicas: dict[Author, int] = field(default_factory=dict)
+    tokenizers: dict[Author, tuple[str, ...]] = field(default_factory=dict)
     day: date = field(default_factory=date.today)
     problems: list[Row] = field(init=False, repr=False, compare=False)
     _keys: dict[Variant, str] = field(init=False, repr=False, compare=False, default_factory=dict)

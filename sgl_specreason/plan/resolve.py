@@ -36,8 +36,9 @@ def resolve(options: Options) -> Plan:
     variants = _variants(options, sweep, preset.policy, bench.policy)
     choice = engines_for(options, bench)
     pair = choice.pair
-    if pair.policy:
-        variants = _variants(options, sweep, preset.policy, pair.policy, bench.policy)
+    whole = {} if pair.think_tags else {"on_budget": "stop"}  # the response is cut, unless somebody asks for an answer
+    if pair.policy or whole:
+        variants = _variants(options, sweep, preset.policy, whole, pair.policy, bench.policy)
     return Plan(
         bench=bench,
         rows=load_rows(bench, options.data),
@@ -55,7 +56,7 @@ def resolve(options: Options) -> Plan:
         trust_remote_code=pair.trust_remote_code,
         hardware=choice.hardware,
         decode=_decode(options, variants, starts=bool(choice.specs), on_gpu=choice.placement is not None),
-        think_tags=pair.think_tags,
+        think_tags=(pair.think_tags[0], pair.think_tags[1]) if pair.think_tags else ("", ""),
         why=choice.why,
         placement=choice.placement,
         elsewhere=options.gpus is not None,

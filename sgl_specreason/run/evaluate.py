@@ -51,7 +51,8 @@ def run(
     """
     plan, attached = serving.attached(plan, access, say)
     plan, rates = settled(plan, resume)
-    chats = load_chats(plan.models, plan.think_tags, trust_remote_code=plan.trust_remote_code, day=plan.day)
+    places = plan.tokenizers or {role: (model,) for role, model in plan.models.items()}
+    chats = load_chats(places, plan.think_tags, trust_remote_code=plan.trust_remote_code, day=plan.day)
     _check(plan, chats, attached, kind)
     top, folders = folders_of(plan, out, resume)
     if plan.why:

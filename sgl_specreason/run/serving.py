@@ -56,8 +56,13 @@ def attached(plan: Plan, access: Access, say: Progress) -> tuple[Plan, Engines]:
     }
     for words in filter(None, map(replicas.unknown, engines.values())):
         say(words)
+    places = {
+        role: tuple(dict.fromkeys(filter(None, (engine.tokenizer, engine.model, plan.models[role]))))
+        for role, engine in engines.items()
+    }
     models = {role: engine.model for role, engine in engines.items()}
-    return replace(plan, models=models, replicas={role: engine.replicas for role, engine in engines.items()}), engines
+    counts = {role: engine.replicas for role, engine in engines.items()}
+    return replace(plan, models=models, tokenizers=places, replicas=counts), engines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,7 @@ from sgl_specreason.run.interruption import Interruption
 from sgl_specreason.run.knee import knee
 from sgl_specreason.run.progress import Progress
 from sgl_specreason.run.runner import run_all
-from sgl_specreason.text.chat import ChatFormat
+from sgl_specreason.text.chat import ChatFormat, other_end
 from sgl_specreason.text.steps import Author
 from sgl_specreason.typed import typed
 
@@ -68,6 +68,7 @@ class Session:
     rates: dict[str, float]
     keep_cache: bool = False
     namespace: str = field(default_factory=lambda: secrets.token_hex(8))
+    told: set[str] = field(default_factory=set)
 
     check = staticmethod(limits.check)
 
@@ -197,10 +198,23 @@ class Session:
         except RequestError as failure:
             error = failure
         latency_s = time.monotonic() - begin
+        self._look_for_other_tags(variant, trajectory)
         record = trajectory.record() | {"method": variant.method, "start_s": begin, "latency_s": latency_s}
         if row.permutation is not None:
             record["permutation"] = row.permutation
         return record if error is None else record | {"error": str(error)}
+
+    def _look_for_other_tags(self, variant: Variant, trajectory: Trajectory) -> None:
+        """Says once of a method that its models close their thoughts with a tag that is not looked for."""
+        ours = trajectory.texts.think_end
+        if trajectory.stop_reason == "think_end" or variant.method in self.told:
+            return
+        if tag := other_end("".join(kept.step.text for kept in trajectory.kept), ours):
+            self.told.add(variant.method)
+            self.say(
+                f"Warning: {variant.method}: a thought did not end with {ours or 'a think tag (this pair has none)'} but holds "
+                f"{tag}: are think_tags those of these models? (docs/pairs.md)"
+            )
 
     def _warm_up(self) -> None:
         """One unrecorded short trajectory of each method, then an empty cache, so that the first problem pays nothing extra.

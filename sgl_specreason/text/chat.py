@@ -1,7 +1,7 @@
 """Owns how a model's own chat template opens a thought and frames a judge turn. Knows no engine."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
@@ -14,6 +14,18 @@ from sgl_specreason.text.vocabulary import Vocabulary
 
 _XML_TAG = re.compile(r"<\w+>")
 """Tags such as <think> stand on a line of their own; others ("[THINK]", a channel of gpt-oss) do not."""
+
+
+KNOWN_ENDS = (
+    "</think>", "</thinking>", "</thought>", "</reasoning>", "</reason>", "</analysis>", "[/THINK]", "</seed:think>", "◁/think▷",
+    "<|END_THINKING|>", "<|end_of_thought|>", "<|channel|>final<|message|>",
+)  # fmt: skip
+"""How models of one family or another close a thought."""
+
+
+def other_end(text: str, think_end: str) -> str | None:
+    """A tag in `text` that closes the thoughts of another family of models than the one whose tag is `think_end`."""
+    return next((tag for tag in KNOWN_ENDS if tag in text and (not think_end or tag not in think_end)), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +151,34 @@ class ChatFormat:
 
 
 def load_chats(
-    models: dict[Author, str], think_tags: tuple[str, str], *, trust_remote_code: bool, day: date | None = None
+    places: Mapping[Author, Sequence[str]],
+    think_tags: tuple[str, str],
+    *,
+    trust_remote_code: bool,
+    day: date | None = None,
 ) -> dict[Author, ChatFormat]:
-    """Each model's own chat format, on this day (None: today). Raises UsageError where a tokenizer is missing."""
+    """Each model's own chat format, on this day (None: today), by the first of its places that has a tokenizer.
+
+    A place is a folder or a hub id. Raises UsageError where none has one.
+    """
     start, end = think_tags
-    tokenizers = {role: load_tokenizer(model, trust_remote_code=trust_remote_code) for role, model in models.items()}
     return {
-        role: ChatFormat(tokenizer=tokenizer, think_start=start, think_end=end, date=day or date.today())
-        for role, tokenizer in tokenizers.items()
+        role: ChatFormat(
+            tokenizer=_first_tokenizer(found, trust_remote_code=trust_remote_code),
+            think_start=start,
+            think_end=end,
+            date=day or date.today(),
+        )
+        for role, found in places.items()
     }
+
+
+def _first_tokenizer(places: Sequence[str], *, trust_remote_code: bool) -> Tokenizer:
+    missing = []
+    for place in places:
+        try:
+            tokenizer: Tokenizer = load_tokenizer(place, trust_remote_code=trust_remote_code)
+            return tokenizer
+        except UsageError as error:
+            missing.append(str(error))
+    raise UsageError("; ".join(missing))

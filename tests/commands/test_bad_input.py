@@ -303,7 +303,7 @@ PAIRS = {
     "pair: trust": pair(PAIR + 'trust_remote_code = "no"\n', "trust_remote_code = 'no'"),
     "pair: tokens": pair(PAIR + "max_total_tokens = { base = 0 }\n", "max_total_tokens.base = 0"),
     "pair: tokens of another": pair(PAIR + "max_total_tokens = { big = 9 }\n", "'max_total_tokens.big'"),
-    "pair: think tags": pair(PAIR + "think_tags = ['<t>']\n", "think_tags", "not 1"),
+    "pair: think tags": pair(PAIR + "think_tags = ['<t>']\n", "think_tags", "an opening and a closing tag"),
     "pair: the same think tags": pair(PAIR + "think_tags = ['<t>', '<t>']\n", "think_tags"),
     "pair: shape": pair(PAIR + "[base.shape]\nlayers = 'many'\n", "mine.toml"),
     "pair: quantization": pair(

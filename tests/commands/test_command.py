@@ -1,5 +1,8 @@
 """How a command that a signal ends leaves: the exit code tells of the signal, the last words where everything is."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,3 +24,13 @@ def test_a_signal_before_there_is_a_folder_is_named_as_such(capsys: pytest.Captu
         raise KeyboardInterrupt
     assert left.value.code == 130
     assert capsys.readouterr().err == "error: interrupted before the replay began\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize("words", [["eval", "--list"], ["eval", "--help"], ["report", "--help"]])
+def test_a_full_device_is_said_in_one_line(words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", f"sgl_specreason.{words[0]}", *words[1:]]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "error: what was printed could not be written: no space left there\n"

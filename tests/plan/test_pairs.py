@@ -27,6 +27,7 @@ WANTED = {
     ("Qwen/Qwen3-32B", "Qwen/Qwen3-1.7B"),
     ("Qwen/Qwen3-8B", "Qwen/Qwen3-0.6B"),
     ("deepseek-ai/DeepSeek-R1-Distill-Qwen-14B", "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"),
+    ("Qwen/Qwen2.5-Math-7B-Instruct", "Qwen/Qwen2.5-Math-1.5B-Instruct"),
     ("bundled:base", "bundled:small"),
 }
 PAIRS = {name: load_pair(name) for name in names("pairs")}

@@ -11,7 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 from fake_engine import CharTokenizer, FakeEngine, Payload, Raw, digits
 
+from sgl_specreason.errors import UsageError
 from sgl_specreason.eval import main
+from sgl_specreason.plan.options import Options
+from sgl_specreason.plan.resolve import resolve
 from sgl_specreason.results import records
 from sgl_specreason.run.session import Session
 from sgl_specreason.text import chat
@@ -122,3 +125,63 @@ def test_a_run_goes_on_with_the_day_on_which_it_was_begun(
     (folder / records.TRAJECTORIES).write_text("")
     assert run(pair, tmp_path, "--limit", "1", "--resume", str(folder)).exit_code == 0
     assert json.loads(file.read_text())["day"] == "2020-02-29"
+
+
+PAIR = "title = 'mine'\nbase = 'some/base'\nsmall = 'some/small'\n"
+
+
+def test_a_pair_named_for_running_servers_applies(
+    pair: tuple[FakeEngine, FakeEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tags, its policy, and its models where the tokenizers are: it was passed over without a word."""
+    places: list[str] = []
+
+    def load(place: str, **_: Any) -> CharTokenizer:
+        places.append(place)
+        if place in ("fake", "elsewhere"):
+            raise UsageError(f"no tokenizer for model {place}")
+        return CharTokenizer()
+
+    monkeypatch.setattr(chat, "load_tokenizer", load)
+    pair[0].info = {"tokenizer_path": "elsewhere"}
+    file = tmp_path / "mine.toml"
+    file.write_text(PAIR + "think_tags = ['<t>', '</t>']\npolicy = { threshold = 9 }\n")
+    pair[1].script = lambda *_: "One.\n\nTwo.</t>"
+    done = run(pair, tmp_path / "runs", "--pair", str(file))
+    assert done.exit_code == 0, done.stderr
+    assert places == ["fake", "some/small", "elsewhere", "fake", "some/base"]
+    settings = records.read_config(only(tmp_path / "runs") / records.CONFIG)["settings"]
+    assert (settings["policy"]["threshold"], settings["pair"]) == (9, "mine")
+    assert all("</t>" in request["sampling_params"].get("stop", ["</t>"]) for request in pair[1].requests)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--pair", "nothing-like-it"), "no pair named 'nothing-like-it'"),
+        (("--pair", "auto"), "--pair auto is for engines that would be started"),
+        (("--base-model", "x"), "--base-model and --small-model go together"),
+    ],
+)
+def test_a_pair_that_cannot_be_meant_for_running_servers_is_refused(
+    pair: tuple[FakeEngine, FakeEngine], tmp_path: Path, words: tuple[str, ...], error: str
+) -> None:
+    done = run(pair, tmp_path, *words)
+    assert (done.exit_code, error in done.stderr) == (2, True)
+
+
+def test_thoughts_that_close_with_another_familys_tag_are_said_once(
+    pair: tuple[FakeEngine, FakeEngine], tmp_path: Path
+) -> None:
+    pair[1].script = lambda prompt, _: "Two.</reasoning>So 4.\x03" if "One." in prompt else "One.\n\n"
+    done = run(pair, tmp_path)
+    assert done.stderr.count("Warning: specreason: a thought did not end with </think> but holds </reasoning>") == 1
+
+
+def test_without_think_tags_the_response_is_cut_unless_an_answer_is_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(PAIR + "think_tags = []\n")
+    given: dict[str, Any] = {"bench": "demo", "pair": str(file), "base_url": "http://x", "small_url": "http://y"}
+    assert resolve(Options(**given, policy={})).variants[-1].policy.on_budget == "stop"
+    asked = resolve(Options(**given, policy={"on_budget": "answer"}))
+    assert (asked.variants[-1].policy.on_budget, asked.think_tags) == ("answer", ("", ""))

@@ -12,10 +12,11 @@ import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from sgl_specreason.errors import UsageError
 from sgl_specreason.method.score import DIGITS
 from sgl_specreason.plan import catalog
 from sgl_specreason.plan.catalog import load_pair, names
-from sgl_specreason.text.chat import ChatFormat, load_chats
+from sgl_specreason.text.chat import ChatFormat, load_chats, other_end
 from sgl_specreason.text.context import Contexts
 from sgl_specreason.text.prompts import PromptSet, load_prompts
 from sgl_specreason.text.steps import Author, Written
@@ -86,7 +87,7 @@ def folder(path: Path, template: str, *, llama: bool = False) -> Path:
 
 
 ROLES: tuple[Author, ...] = ("small", "base")
-SHIPPED = [(name, role) for name in names("pairs") for role in ROLES]
+SHIPPED = [(name, role) for name in names("pairs") if load_pair(name).think_tags for role in ROLES]
 
 
 @pytest.fixture(scope="module", params=SHIPPED, ids=[f"{name} {role}" for name, role in SHIPPED])
@@ -101,7 +102,7 @@ def shipped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     else:
         path = folder(tmp_path_factory.mktemp("model"), model.template, llama="Llama" in model.model)
     tags = (pair.think_tags[0], pair.think_tags[1])
-    return model.template, load_chats({role: str(path)}, tags, trust_remote_code=False)[role]
+    return model.template, load_chats({role: (str(path),)}, tags, trust_remote_code=False)[role]
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +203,7 @@ def test_control_tokens_in_a_problem_are_text(shipped: tuple[str, ChatFormat]) -
 
 @pytest.mark.parametrize("family", TEMPLATES)
 def test_every_family_that_a_pair_can_name_is_rendered_here(family: str, tmp_path: Path, prompts: PromptSet) -> None:
-    chats = load_chats({"base": str(folder(tmp_path, family))}, THINK, trust_remote_code=False)
+    chats = load_chats({"base": (str(folder(tmp_path, family)),)}, THINK, trust_remote_code=False)
     assert chats["base"].prompt("?").count("<think>") == 1
     assert chats["base"].judge_turn(prompts, thinking=True).startswith("</think>")
 
@@ -212,6 +213,46 @@ def test_the_families_are_those_of_the_pairs_files() -> None:
 
 
 def test_other_think_tags_come_from_the_pairs_file(tmp_path: Path, prompts: PromptSet) -> None:
-    chats = load_chats({"base": str(folder(tmp_path, "chatml"))}, ("<reason>", "</reason>"), trust_remote_code=False)
+    chats = load_chats({"base": (str(folder(tmp_path, "chatml")),)}, ("<reason>", "</reason>"), trust_remote_code=False)
     assert chats["base"].prompt("?").endswith("<|im_start|>assistant\n<reason>\n")
     assert chats["base"].judge_turn(prompts, thinking=True).startswith("</reason><|im_end|>")
+
+
+@pytest.mark.parametrize("name", [name for name in names("pairs") if not load_pair(name).think_tags])
+def test_a_pair_without_think_tags_has_nothing_put_into_its_mouth(
+    name: str, tmp_path: Path, prompts: PromptSet
+) -> None:
+    template = load_pair(name).base.template
+    assert template is not None
+    place = str(folder(tmp_path, template))
+    chat = load_chats({"base": (place,)}, ("", ""), trust_remote_code=False)["base"]
+    assert chat.prompt("?").endswith("<|im_start|>assistant\n")
+    assert chat.judge_turn(prompts, thinking=True).startswith("<|im_end|>")
+
+
+def test_a_tokenizer_is_taken_from_the_first_place_that_has_one(tmp_path: Path) -> None:
+    """A running server's own path may be on another machine."""
+    here = str(folder(tmp_path / "here", "chatml"))
+    chats = load_chats({"base": (str(tmp_path / "elsewhere"), here)}, THINK, trust_remote_code=False)
+    assert chats["base"].name == here
+    with pytest.raises(UsageError, match=r"elsewhere.*nowhere"):
+        load_chats({"base": (str(tmp_path / "elsewhere"), str(tmp_path / "nowhere"))}, THINK, trust_remote_code=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "ours", "tag"),
+    [
+        ("So 4.</reasoning>\n4", "</think>", "</reasoning>"),
+        ("So 4.[/THINK]4", "</think>", "[/THINK]"),
+        ("So 4.</think>4", "", "</think>"),
+        ("So 4.</think>4", "</think>", None),
+        (
+            "a<|end|><|start|>assistant<|channel|>final<|message|>b",
+            "<|end|><|start|>assistant<|channel|>final<|message|>",
+            None,
+        ),
+        ("if a < b: think", "</think>", None),
+    ],
+)
+def test_the_closing_tag_of_another_family_is_seen(text: str, ours: str, tag: str | None) -> None:
+    assert other_end(text, ours) == tag
