@@ -83,19 +83,21 @@ def cpu_args(max_total_tokens: int) -> tuple[str, ...]:
 
     Idle schedulers would spin a core each without --sleep-on-idle; SGLang takes a request's sampling seed only with
     --enable-deterministic-inference; a fraction of free memory alone is unstable
-    beside other processes, so the cache is pinned in tokens.
+    beside other processes, so the cache is pinned in tokens. SGLang's own warm-up waits for a second; the first question that is
+    asked here (/health) computes a token, too.
     """
     return (
         "--device", "cpu", "--dtype", "float32", "--sleep-on-idle", "--disable-overlap-schedule",
         "--attention-backend", "torch_native", "--enable-deterministic-inference",
         "--mem-fraction-static", "0.6", "--max-total-tokens", str(max_total_tokens), "--log-level", "warning",
+        "--skip-server-warmup",
     )  # fmt: skip
 
 
 def cpu_env() -> dict[str, str]:
-    """Half of the cores for each engine: more threads than cores make both many times slower. Nothing is ever compiled."""
+    """Half of the cores for each engine: more threads than cores make both many times slower."""
     threads = str(max(1, min(4, (os.cpu_count() or 2) // 2)))
-    return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TORCHDYNAMO_DISABLE": "1"}
+    return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
 
 
 def attached(role: Author, url: str, api_key: str | None, health: Health) -> Engine:
