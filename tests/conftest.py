@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-from checkout import SHARED_DATA
+from checkout import SHARED_DATA, SHARED_GRADING
 
 if TYPE_CHECKING:
     from real_engines import Servers
@@ -58,6 +58,16 @@ def shared_data() -> Path:
             pytest.fail("CI must have ../shared/data")
         pytest.skip("needs ../shared/data (benchmark files are not part of the project)")
     return SHARED_DATA
+
+
+@pytest.fixture
+def shared_grading() -> Path:
+    """The graded answers beside the checkout, from other projects' outputs and tests; a user's clone has none."""
+    if not SHARED_GRADING.is_dir():
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI must have ../shared/grading")
+        pytest.skip("needs ../shared/grading (graded answers of other projects are not part of this one)")
+    return SHARED_GRADING
 
 
 @pytest.fixture

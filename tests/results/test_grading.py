@@ -9,7 +9,8 @@ import pytest
 
 from sgl_specreason.plan.catalog import Grader
 from sgl_specreason.results import math_worker
-from sgl_specreason.results.grading import LONGEST_MATH, extract_box, grade
+from sgl_specreason.results.answers import final
+from sgl_specreason.results.grading import LONGEST_MATH, grade
 
 BOXES = [
     ("so \\boxed{4}", "4"),
@@ -24,14 +25,15 @@ BOXES = [
     ("<think>\\boxed{1} and so on", None),
     ("\\boxed{1} and \\boxed{2", None),
     ("\\boxed", None),
-    ("\\boxed 5", None),
+    ("\\boxed 5", "5"),
     ("", None),
 ]
 
 
 @pytest.mark.parametrize(("text", "box"), BOXES)
 def test_the_last_balanced_box_after_the_thought_is_the_answer(text: str, box: str | None) -> None:
-    assert extract_box(text) == box
+    found = final(text)
+    assert (None if found is None else "".join(found.boxes)) == box
 
 
 EXACT: list[tuple[str, str, Grader, bool]] = [
@@ -61,7 +63,7 @@ EXACT: list[tuple[str, str, Grader, bool]] = [
     ("-5", "#### -5", "number", True),
     ("5", "#### -5", "number", False),
     ("18 or 19", "#### 18", "number", False),
-    ("eighteen", "#### 18", "number", False),
+    ("eighteen", "#### 18", "number", True),
 ]
 
 
@@ -211,11 +213,11 @@ def test_gsm8ks_own_ending_is_an_answer_where_there_is_no_box() -> None:
     assert grade("so 2 + 16 = 18\n#### 18", "#### 18", "number").correct
 
 
-@pytest.mark.parametrize("tower", ["9^{9^{9^{9}}}", pytest.param("(10^{10})!", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tower", ["9^{9^{9^{9}}}", pytest.param("(10^{10})!-(10^{9})!", marks=pytest.mark.slow)])
 def test_a_comparison_that_never_ends_is_ended_and_the_next_one_works(tower: str) -> None:
     worker = math_worker.Worker()
     begin = time.monotonic()
-    assert worker.equal(tower, "5x") in [(False, "timeout"), (False, "failed")]
+    assert worker.equal(tower, "5") in [(False, "timeout"), (False, "failed")]
     assert time.monotonic() - begin < 60
     assert worker.equal("\\frac{1}{2}", "0.5") == (True, "math-verify")
 
