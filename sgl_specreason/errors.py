@@ -14,6 +14,8 @@ SpecReasonError
 
 from pathlib import Path
 
+SHOWN = 300
+
 
 class SpecReasonError(Exception):
     """Base of everything that this package raises on purpose."""
@@ -54,3 +56,9 @@ class Interrupted(SpecReasonError):
         super().__init__(str(folder))
         self.folder = folder
         self.code = code
+
+
+def one_line(error: BaseException) -> str:
+    """What a library's exception says, on one line that is not too long; with its name where it says nearly nothing."""
+    words = " ".join(str(error).split())[:SHOWN]
+    return words if " " in words else f"{type(error).__name__} {words}".strip()

@@ -63,8 +63,8 @@ if TYPE_CHECKING:
 @options.runs
 @click.option(
     "--gpus",
-    metavar="COUNTxGB",
-    help="With --dry-run only: plan for these cards, as 2x80 or 1xH100-80.  [default: those of this machine]",
+    metavar="COUNTxGB|COUNTxCARD",
+    help="With --dry-run only: plan for these cards, as 2x80 or 1xH100.  [default: those of this machine]",
 )
 @options.dry_run("settings, prompts and engine commands")
 @click.option("--list", "listing", is_flag=True, help="Print benches, pairs, methods, presets and sweeps.")

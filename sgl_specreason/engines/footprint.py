@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from sgl_specreason.engines.cards import GIB, used_gb
+
 if TYPE_CHECKING:
     from sgl_specreason.engines.endpoint import Endpoint
-
-GIB = 2**30
 
 
 def measured(endpoints: "Mapping[Any, Endpoint]") -> dict[str, Any]:
@@ -24,7 +24,7 @@ def measured(endpoints: "Mapping[Any, Endpoint]") -> dict[str, Any]:
         own |= {"cache_tokens": endpoint.server_info.get("max_total_num_tokens")}
         own |= {"resident_gb": _resident_gb(urlsplit(endpoint.base_url).port)}
         found[str(role)] = {name: value for name, value in own.items() if value is not None}
-    if cards := _used_gb():
+    if cards := used_gb():
         found["gpu_used_gb"] = cards
     return found
 
@@ -42,14 +42,3 @@ def _resident_gb(port: int | None) -> float | None:
         except psutil.Error:
             continue
     return None
-
-
-def _used_gb() -> list[float]:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [pynvml.nvmlDeviceGetMemoryInfo(handle).used / GIB for handle in handles]
-    except pynvml.NVMLError:
-        return []

@@ -18,6 +18,7 @@ from sgl_specreason.errors import UsageError
 from sgl_specreason.method.policy import Method, Policy, Settings
 from sgl_specreason.method.score import JUDGES, RANGES
 from sgl_specreason.paths import find
+from sgl_specreason.plan.checkpoints import BUNDLED
 from sgl_specreason.plan.memory import Quantization, Shape
 from sgl_specreason.text.steps import Author
 from sgl_specreason.typed import Number, Positive, nearest, typed
@@ -29,7 +30,6 @@ Field = Literal["id", "problem", "answer", "wrong"]
 Sampling = Literal["temperature", "top_p", "top_k", "min_p"]
 Columns = Annotated[list[str], Meta(min_length=1, max_length=9)]
 SINGULAR: dict[Kind, str] = {"benches": "bench", "pairs": "pair", "presets": "preset", "sweeps": "sweep"}
-BUNDLED = Path(__file__).parent.parent / "demo" / "models"
 BUNDLE = "bundled:"
 OUR_ARGUMENTS = ("--model-path", "--model", "--port", "--api-key")
 MOST_POINTS = 1000

@@ -1,36 +1,57 @@
-"""Owns what is known of GPUs: this machine's, or those that a user names. Imports torch only for other makers' than NVIDIA."""
+"""Owns what is known of GPUs by their names, which of them a user means, and the kernels that suit them."""
 
-import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+from sgl_specreason.engines import cards as machine
+from sgl_specreason.engines.cards import Gpu
 from sgl_specreason.errors import UsageError
 from sgl_specreason.text.steps import Author
 
+__all__ = ["Gpu"]
 MOST_CARDS, MOST_GB = 64, 10_000
-CAPABILITIES = {
-    "T4": (7, 5), "A10": (8, 6), "A30": (8, 0), "A40": (8, 6), "A100": (8, 0), "A6000": (8, 6), "3090": (8, 6),
-    "L4": (8, 9), "L40": (8, 9), "L40S": (8, 9), "4090": (8, 9), "RTX6000ADA": (8, 9),
-    "H20": (9, 0), "H100": (9, 0), "H200": (9, 0), "GH200": (9, 0),
-    "B200": (10, 0), "GB200": (10, 0), "B300": (10, 3), "5090": (12, 0), "RTXPRO6000": (12, 0),
+MIB_PER_GB = 1024
+
+
+class Known(NamedTuple):
+    """A kind of card: its CUDA compute capability, and for each size that its name may say the MiB that NVML reports."""
+
+    capability: tuple[int, int] | None
+    mib: dict[int, int]
+    note: str = ""
+
+
+KNOWN = {
+    "V100": Known((7, 0), {16: 16160, 32: 32510}), "T4": Known((7, 5), {16: 15360}),
+    "A10": Known((8, 6), {24: 23028}), "A10G": Known((8, 6), {24: 23028}), "A30": Known((8, 0), {24: 24576}),
+    "A40": Known((8, 6), {48: 46068}), "A100": Known((8, 0), {40: 40960, 80: 81920}),
+    "A4000": Known((8, 6), {16: 16376}), "A5000": Known((8, 6), {24: 24564}), "A6000": Known((8, 6), {48: 49140}),
+    "3090": Known((8, 6), {24: 24576}), "4080": Known((8, 9), {16: 16376}), "4090": Known((8, 9), {24: 24564}),
+    "L4": Known((8, 9), {24: 23034}), "L40": Known((8, 9), {48: 46068}), "L40S": Known((8, 9), {48: 46068}),
+    "6000ADA": Known((8, 9), {48: 49140}), "H20": Known((9, 0), {96: 97871}), "H100": Known((9, 0), {80: 81559}),
+    "H100NVL": Known((9, 0), {94: 95830}), "H200": Known((9, 0), {141: 143771}),
+    "GH200": Known((9, 0), {96: 97871, 120: 97871, 480: 97871}),  # 120 and 480 are of the processor beside it
+    "B200": Known((10, 0), {180: 183359, 192: 183359}), "GB200": Known((10, 0), {186: 189471, 192: 189471}),
+    "B300": Known((10, 3), {288: 275040}), "5080": Known((12, 0), {16: 16303}), "5090": Known((12, 0), {32: 32607}),
+    "PRO6000": Known((12, 0), {96: 97887}),
+    "GB10": Known((12, 1), {128: 124610}, "its memory is the machine's: what other programs take is not free for engines"),
+    "MI300X": Known(None, {192: 196592}, "AMD: only its memory is known here, and nothing was tried on it"),
 }  # fmt: skip
-"""CUDA compute capabilities by the names that --gpus takes."""
+"""By the names that --gpus takes. Sizes are those of nvidia-smi, rocm-smi and, for GB10, /proc/meminfo, in public reports."""
+_MAKERS = re.compile(r"NVIDIA|TESLA|QUADRO|GEFORCE|AMD|INSTINCT|RTX|RADEON")
+_REST = re.compile(
+    r"SXM\d?|PCIE|HBM\d\w?|OAM|GENERATION|BLACKWELL|SERVER|WORKSTATION|EDITION|SUPER|AC|GPU|\d+C|MIG|(?P<slice>\d+G\.(\d+)GB)"
+    r"|(?P<size>\d{1,5}(\.\d{1,3})?)(GI?B?)?"
+)
+SLICE_LESS_GB = 0.75
+"""A MIG slice has up to this much less than its name says (3g.40gb: 39.25 GiB)."""
+_SPEC = re.compile(r"(?:(\d{1,4})x)?(\S.{0,79})", re.ASCII | re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(?:GI?B?)?", re.ASCII | re.IGNORECASE)
 FLASH_HEADS = (64, 128, 256)
 FP8 = (8, 9)
 """The first capability whose tensor cores multiply 8-bit floats."""
-_SPEC = re.compile(r"(\d{1,4})x(?:([A-Za-z0-9]+)-)?(\d{1,6}(?:\.\d{1,3})?)", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gpu:
-    """One GPU: its name, memory and free memory in GiB, and CUDA compute capability. None: not known."""
-
-    name: str
-    memory_gb: float
-    free_gb: float | None = None
-    capability: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,65 +63,74 @@ class Attention:
 
 
 def found() -> list[Gpu]:
-    """The GPUs that CUDA programs see here; empty where there are none. Falls back to torch for other makers' cards."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return _by_torch()
-    cards = []
-    for handle in _visible(pynvml, os.environ.get("CUDA_VISIBLE_DEVICES")):
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-        cards.append(
-            Gpu(
-                name=str(pynvml.nvmlDeviceGetName(handle)),
-                memory_gb=memory.total / 2**30,
-                free_gb=memory.free / 2**30,
-                capability=(major, minor),
-            )
-        )
-    return cards
+    """The GPUs that engines see here; a compute capability that nobody tells is that of the card's name."""
+    return [
+        replace(card, capability=card.capability or (known.capability if (known := _known(card.name)[1]) else None))
+        for card in machine.found()
+    ]
 
 
-def _visible(nvml: Any, setting: str | None) -> list[Any]:
-    """Handles in the order in which CUDA numbers them. NVIDIA's library does not heed $CUDA_VISIBLE_DEVICES, engines do."""
-    if setting is None:
-        return [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-    handles = []
-    for word in (part.strip() for part in setting.split(",")):
-        try:
-            by_index = word.isdecimal()
-            handles.append(
-                nvml.nvmlDeviceGetHandleByIndex(int(word)) if by_index else nvml.nvmlDeviceGetHandleByUUID(word)
-            )
-        except nvml.NVMLError:
-            break  # CUDA sees the cards before the first one that there is not
-    return handles
+def notes(found: Sequence[Gpu]) -> list[str]:
+    """What a user must know of cards of these names."""
+    kinds = {card.name: known for card in found if (known := _known(card.name)[1])}
+    return [f"{name}: {known.note}" for name, known in kinds.items() if known.note]
 
 
-def _by_torch() -> list[Gpu]:
-    import torch
+def sizes() -> dict[int, float]:
+    """The least memory in GiB, in ascending order, of the cards that are sold with so many GB."""
+    found: dict[int, float] = {}
+    for known in KNOWN.values():
+        for size, mib in known.mib.items():
+            if size < 1.2 * mib / MIB_PER_GB:  # or it is not of the card's own memory
+                found[size] = min(found.get(size, size), mib / MIB_PER_GB)
+    return dict(sorted(found.items()))
 
-    if not torch.cuda.is_available():
-        return []
-    properties = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    return [Gpu(name=item.name, memory_gb=item.total_memory / 2**30) for item in properties]
+
+def _known(name: str) -> tuple[str, Known | None, list[str]]:
+    """The kind of card that a name means, as NVML, a shop or a user writes it, and the words that are left of it."""
+    words = re.findall(r"[A-Z0-9.]+", _MAKERS.sub(" ", name.upper()))
+    for count in (2, 1):
+        key = "".join(words[:count])
+        if key in KNOWN and "LAPTOP" not in words:
+            return key, KNOWN[key], words[count:]
+    return "", None, words
 
 
 def named(spec: str) -> list[Gpu]:
-    """The GPUs of `--gpus`: COUNTxGB or COUNTxNAME-GB. Raises UsageError."""
+    """The GPUs of `--gpus`: COUNTxGB or COUNTxCARD, and CARD for one; a size may follow a card's name. Raises UsageError."""
     match = _SPEC.fullmatch(spec)
-    if match is None:
-        raise UsageError(f"--gpus {spec}: wants COUNTxGB or COUNTxNAME-GB, as 2x80 or 1xH100-80")
-    count, name, memory_gb = int(match[1]), match[2], float(match[3])
+    count, words = (int(match[1] or 1), match[2]) if match else (0, "")
+    name, known, rest = _known(words)
+    size = _SIZE.fullmatch(words)
+    if not known and not (match and match[1] and size):
+        unknown = (
+            f"no card named {words} is known"
+            if match and match[1]
+            else "wants COUNTxGB or COUNTxCARD, as 2x80 or 1xH100"
+        )
+        raise UsageError(f"--gpus {spec}: {unknown}; cards that are known are {', '.join(KNOWN)}")
+    memory_gb = _size(spec, known, rest) if known else float(size[1]) if size else 0
     if not 1 <= count <= MOST_CARDS or not 1 <= memory_gb <= MOST_GB:
         raise UsageError(f"--gpus {spec}: wants 1 to {MOST_CARDS} cards of 1 to {MOST_GB} GB")
-    if name is not None and name.upper() not in CAPABILITIES:
-        raise UsageError(f"--gpus {spec}: no card named {name} is known; there are {', '.join(CAPABILITIES)}")
-    capability = CAPABILITIES[name.upper()] if name else None
-    return [Gpu(name=name or "GPU", memory_gb=memory_gb, capability=capability)] * count
+    return [Gpu(name=name or "GPU", memory_gb=memory_gb, capability=known.capability if known else None)] * count
+
+
+def _size(spec: str, known: Known, rest: Sequence[str]) -> float:
+    """A card's memory in GiB: a slice's, that of the size which its name says, another size as it is given, or its only one."""
+    found = [_REST.fullmatch(word) for word in rest]
+    if strange := next((word for word, match in zip(rest, found, strict=True) if not match), None):
+        raise UsageError(
+            f"--gpus {spec}: {strange} is not understood; a size may follow a card's name, as in 1xH100-80"
+        )
+    if part := next((match for match in found if match and match["slice"]), None):
+        return float(part[2]) - SLICE_LESS_GB
+    sizes = [float(match["size"]) for match in found if match and match["size"]]
+    if not sizes and len(set(known.mib.values())) > 1:
+        raise UsageError(
+            f"--gpus {spec}: such cards have {' or '.join(map(str, known.mib))} GB; say which, as in 1xA100-80"
+        )
+    given = sizes[-1] if sizes else next(iter(known.mib))
+    return known.mib[int(given)] / MIB_PER_GB if given in known.mib else given
 
 
 def attention(capability: tuple[int, int] | None, head_dims: list[int]) -> Attention:
@@ -143,4 +173,4 @@ def of_one_replica(cards: Sequence[Gpu], counts: dict[Author, int]) -> list[Gpu]
 
 
 def _free_gb(card: Gpu) -> float:
-    return card.memory_gb if card.free_gb is None else card.free_gb
+    return (card.memory_gb or 0.0) if card.free_gb is None else card.free_gb

@@ -3,14 +3,15 @@
 What SGLang takes was read in 0.5.23: tokenizer_manager.py, tp_worker.py, scheduler.py, model_config.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sgl_specreason.engines.servers import EngineSpec, number_given
-from sgl_specreason.errors import UsageError
+from sgl_specreason.errors import UsageError, one_line
 from sgl_specreason.method.policy import is_alone, plain
 from sgl_specreason.method.trajectory import Texts
+from sgl_specreason.plan.checkpoints import config_file
 from sgl_specreason.plan.plan import Plan, Variant
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.steps import BLANK_LINE, Author
@@ -19,6 +20,7 @@ from sgl_specreason.text.vocabulary import Vocabulary
 INPUT_SPARE, TOTAL_SPARE = 7, 2
 """A prompt is refused above a context of this many tokens less; prompt and reply together are cut there."""
 MAX_REQ_INPUT_LEN_IS_LESS = 6
+UNKNOWN_KIND = "does not recognize this architecture"
 CONTEXT_KEYS = ("max_sequence_length", "seq_length", "max_seq_len", "model_max_length", "max_position_embeddings")
 
 
@@ -121,25 +123,37 @@ def rest_of(vocabulary: Vocabulary, texts: Texts, variant: Variant, role: Author
 
 def _context_of(spec: EngineSpec) -> int | None:
     """The context of a model that is here already, by its configuration and as SGLang reads it (`get_context_length`)."""
-    config = _config_of(spec)
-    scaling = getattr(config, "rope_scaling", None) or {}
-    scaled = "original_max_position_embeddings" not in scaling and scaling.get("rope_type") != "llama3"
-    tokens = next((value for key in CONTEXT_KEYS if (value := getattr(config, key, None)) is not None), None)
-    return int((scaling.get("factor", 1) if scaled else 1) * tokens) if tokens else None
+
+    def read(config: Any) -> int | None:
+        scaling = getattr(config, "rope_scaling", None) or {}
+        scaled = "original_max_position_embeddings" not in scaling and scaling.get("rope_type") != "llama3"
+        tokens = next((value for key in CONTEXT_KEYS if (value := getattr(config, key, None)) is not None), None)
+        return int((scaling.get("factor", 1) if scaled else 1) * tokens) if tokens else None
+
+    return _told(spec, read)
 
 
 def vocabulary_size(spec: EngineSpec) -> int | None:
     """How many entries the model's output has, by its configuration; None where that is not here."""
-    size = getattr(_config_of(spec), "vocab_size", None)
-    return size if isinstance(size, int) else None
+    return _told(spec, lambda config: getattr(config, "vocab_size", None))
 
 
-def _config_of(spec: EngineSpec) -> Any:
-    """The configuration of a model that is here already; None where there is none."""
+def _told(spec: EngineSpec, read: Callable[[Any], Any]) -> int | None:
+    """What is read of the configuration of a model that is here already; None where there is none, or none that is known.
+
+    Raises UsageError, naming the file, where it cannot be read: SGLang reads it with the same library.
+    """
     from transformers import AutoConfig
 
+    file = config_file(spec.model)
+    if file is None:
+        return None
     trust = "--trust-remote-code" in spec.args
     try:
-        return AutoConfig.from_pretrained(spec.model, local_files_only=True, trust_remote_code=trust).get_text_config()
-    except (OSError, ValueError, AttributeError):
-        return None
+        config = AutoConfig.from_pretrained(spec.model, local_files_only=True, trust_remote_code=trust)
+        found = read(config.get_text_config())
+    except Exception as error:  # a configuration may break the library in any way
+        if isinstance(error, ValueError) and UNKNOWN_KIND in str(error):
+            return None  # SGLang knows more of them
+        raise UsageError(f"{file}: cannot be used: {one_line(error)}") from None
+    return found if isinstance(found, int) else None

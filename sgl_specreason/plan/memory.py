@@ -20,12 +20,15 @@ Quantization = Literal["none", "fp8", "fp8-checkpoint"]
 TRAJECTORY_TOKENS = 12288
 """Of one trajectory: 8,192 thinking tokens (the benches' budget), 1,024 of answer, and problem, draft and judge turn."""
 SIZES = (1, 2, 4, 8)
+UNSPLIT = ("bitsandbytes",)
+"""Checkpoints of these kinds are not split over cards (model_loader/loader.py of SGLang 0.5.23)."""
 DRIVER_GB, PROCESS_GB, WORKSPACE_GB = 0.5, 0.6, 0.5
 """Taken of a card by its driver; by a process' CUDA context and libraries; by attention (512 MiB for Qwen in SGLang)."""
 GRAPH_GB, PREFILL_GRAPHS_GB = 2 / 1024, 0.5
 """A decode graph's memory per sequence and that of all prefill graphs, as SGLang 0.5.23 reckons (arg_groups/memory_hook.py)."""
-STEP_TOKENS = 512
-"""The longest step, whose tokens' log-probabilities the likelihood judge asks for at once."""
+LOGIT_ROWS = 512
+"""So many prompt tokens' logits SGLang is told to compute at once where likelihoods are asked for. Its own 2,048 rows
+($SGLANG_LOGPROB_CHUNK_SIZE, layers/logprob_processor.py) would take 2 to 4 GB beside the cache."""
 SPARE = 0.08
 """Of the cache's room, left unplanned: allocators round up, and nobody has measured this."""
 SLACK_GB = 0.5
@@ -35,7 +38,11 @@ ROUND = 1024
 
 
 class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the arithmetic needs of a model's config.json. `parameters_b` is for models that are no dense transformers."""
+    """What the arithmetic needs of a model's config.json. `parameters_b` is for models that are no dense transformers.
+
+    `bits` is what a weight of a layer takes in a checkpoint that is `quantized` (the method, as config.json names it), scales
+    included, of which there is one for a `group` of weights. `checkpoint_gb` is the size of its files, where they are here.
+    """
 
     layers: Positive
     hidden: Positive
@@ -47,6 +54,10 @@ class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     context: Positive
     tied: bool = False
     parameters_b: Annotated[float, Meta(ge=0.001, le=LARGEST)] | None = None
+    bits: Annotated[float, Meta(ge=1, le=32)] = 16
+    quantized: str = ""
+    group: Positive = 1
+    checkpoint_gb: Annotated[float, Meta(gt=0, le=LARGEST)] | None = None
 
     @property
     def embeddings(self) -> int:
@@ -63,9 +74,11 @@ class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.layers * layer + self.embeddings + self.hidden
 
     def weights_gb(self, quantization: Quantization = "none") -> float:
-        """The weights at 16 bits, or with the layers at 8."""
-        layers = self.parameters - self.embeddings
-        return (layers * (2 if quantization == "none" else 1) + self.embeddings * 2) / GIB
+        """The weights as they come, or with the layers at 8 bits."""
+        if self.checkpoint_gb and quantization != "fp8":
+            return self.checkpoint_gb
+        bits = self.bits if quantization == "none" else min(8, self.bits)
+        return ((self.parameters - self.embeddings) * bits / 8 + self.embeddings * 2) / GIB
 
     def kv_bytes(self, tp: int = 1) -> int:
         """Of a token on each of `tp` cards, at 16 bits. Fewer key-value heads than cards: each card has a whole one."""
@@ -80,10 +93,26 @@ class Demand:
     quantization: Quantization = "none"
     tp: int | None = None
 
-    def splits(self, cards: int) -> list[int]:
-        """Over how many of `cards` it can be split: SGLang wants equally many attention heads on each."""
-        wanted = SIZES if self.tp is None else [self.tp]
-        return [tp for tp in wanted if tp <= cards and self.shape.heads % tp == 0]
+    def splits(self, cards: int, sizes: Sequence[int] = SIZES) -> list[int]:
+        """Over how many of `cards` it can be split."""
+        return [tp for tp in ([self.tp] if self.tp else sizes) if tp <= cards and not self.hindrance(tp)]
+
+    def hindrance(self, tp: int) -> str:
+        """What SGLang asserts and does not hold of a split over `tp` cards, in words; "" where it can be made.
+
+        Read in 0.5.23: models/llama.py and its kin, distributed/utils.py, and of quantised layers quantization/fp8.py,
+        marlin_utils.py and awq/schemes/awq_linear.py. Fewer key-value heads than cards are copied.
+        """
+        shape = self.shape
+        if shape.heads % tp:
+            return f"{shape.heads} attention heads"
+        if shape.kv_heads % tp and tp % shape.kv_heads:
+            return f"{shape.kv_heads} key-value heads"
+        if shape.intermediate % (tp * shape.group):
+            return f"{shape.intermediate} intermediate dimensions" + (
+                f" in groups of {shape.group}" * (shape.group > 1)
+            )
+        return f"{shape.quantized} weights" if tp > 1 and shape.quantized in UNSPLIT else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +132,9 @@ class Runtime:
     def headroom_gb(self, role: Author, demand: Demand, tp: int) -> float:
         """What must stay free of weights and cache on each card: context, workspace, activations, logits, graphs."""
         shape = demand.shape
-        rows = max(self.batch, STEP_TOKENS if role == "base" else 0)
-        logits = 2 * 4 * rows * shape.vocabulary
+        rows = max(self.batch, LOGIT_ROWS if role == "base" else 0)
+        # a matrix of logits and one of log-probabilities; gathering them from several cards takes one more
+        logits = (2 + (tp > 1)) * 4 * rows * shape.vocabulary
         activations = 2 * 2 * self.chunk * (3 * shape.intermediate // tp + 6 * shape.hidden)
         graphs = self.batch * GRAPH_GB + (PREFILL_GRAPHS_GB if self.prefill_graphs else 0)
         return PROCESS_GB + WORKSPACE_GB + (logits + activations) / GIB + graphs
@@ -160,9 +190,8 @@ class Layout:
 
     def words(self) -> str:
         """In words, for the reason of a choice."""
-        first, last = self.base.cards[0], self.base.cards[-1]
-        where = f"over cards {first}-{last}" if first < last else f"on card {first}"
-        return f"base {where}, small {'beside it' if self.shared else 'alone'} on card 0: {self.tokens:,} tokens"
+        beside = "beside it" if self.shared else "alone"
+        return f"base {_where(self.base.cards)}, small {beside} {_where(self.small.cards)}: {self.tokens:,} tokens"
 
 
 def layouts(cards_gb: Sequence[float], base: Demand, small: Demand, most: int | None = None) -> list[Layout]:
@@ -170,17 +199,22 @@ def layouts(cards_gb: Sequence[float], base: Demand, small: Demand, most: int | 
 
     No cache gets more than `most` tokens.
     """
-    placements = _placements(len(cards_gb), base)
-    found = [layout for placed in placements if (layout := _filled(cards_gb, base, small, placed, most))]
+    placements = _placements(len(cards_gb), base, small)
+    found = [layout for seats in placements if (layout := _filled(cards_gb, base, small, *seats, most))]
     return sorted(found, key=lambda layout: (-layout.tokens, layout.used))
 
 
-def _placements(count: int, base: Demand) -> Iterator[tuple[int, ...]]:
-    """The cards of base: with small, which is on card 0, or all others than its."""
-    for tp in base.splits(count):
-        yield tuple(range(tp))
-        if tp + 1 <= count:
-            yield tuple(range(1, tp + 1))
+def _where(cards: Sequence[int]) -> str:
+    return f"over cards {cards[0]}-{cards[-1]}" if len(cards) > 1 else f"on card {cards[0]}"
+
+
+def _placements(count: int, base: Demand, small: Demand) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The cards of small, one if it need not have more, and those of base: from the first one on, or all others."""
+    for own in small.splits(count, (1,)):
+        for tp in base.splits(count):
+            yield tuple(range(own)), tuple(range(tp))
+            if own + tp <= count:
+                yield tuple(range(own)), tuple(range(own, own + tp))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,28 +243,33 @@ class _Side:
 
 
 def _filled(
-    cards_gb: Sequence[float], base: Demand, small: Demand, placed: tuple[int, ...], most: int | None
+    cards_gb: Sequence[float],
+    base: Demand,
+    small: Demand,
+    own: tuple[int, ...],
+    placed: tuple[int, ...],
+    most: int | None,
 ) -> Layout | None:
-    """The layout with base on the cards `placed`, its caches as large as they can be."""
-    runtime = Runtime.on(min(cards_gb[card] for card in {0, *placed}))
-    first, second = _Side.of("small", small, 1, runtime), _Side.of("base", base, len(placed), runtime)
+    """The layout with small on its `own` cards and base on those where it is `placed`, its caches as large as they can be."""
+    runtime = Runtime.on(min(cards_gb[card] for card in {*own, *placed}))
+    first, second = _Side.of("small", small, len(own), runtime), _Side.of("base", base, len(placed), runtime)
     room = math.inf
-    for card in {0, *placed}:
-        here = [side for side, on in ((first, card == 0), (second, card in placed)) if on]
+    for card in {*own, *placed}:
+        here = [side for side, on in ((first, card in own), (second, card in placed)) if on]
         room = min(room, _room(cards_gb[card] - DRIVER_GB, here))
     if room < TRAJECTORY_TOKENS:
         return None
     tokens = min(int(room // ROUND * ROUND), most or sys.maxsize)
-    begin = cards_gb[0] - DRIVER_GB - PROCESS_GB
+    begin = min(cards_gb[card] for card in own) - DRIVER_GB - PROCESS_GB
     static = first.weights + tokens * first.kv / GIB
     beside = static + first.headroom
-    left = min(cards_gb[card] - DRIVER_GB - PROCESS_GB - (beside if card == 0 else 0) for card in placed)
+    left = min(cards_gb[card] - DRIVER_GB - PROCESS_GB - (beside if card in own else 0) for card in placed)
     # small's fraction may be too large, since its tokens are pinned; base's must leave its headroom
     most_static = begin - first.headroom + PROCESS_GB
     fraction = math.ceil(1000 * min(most_static, static + SLACK_GB) / begin) / 1000
     rest = math.floor(1000 * (left - second.headroom + PROCESS_GB) / left) / 1000
     return Layout(
-        small=_share("small", (0,), first, tokens, fraction),
+        small=_share("small", own, first, tokens, fraction),
         base=_share("base", placed, second, tokens, rest),
         cards_gb=tuple(cards_gb),
         runtime=runtime,

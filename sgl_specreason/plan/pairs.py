@@ -1,18 +1,29 @@
 """Owns the choice of the two models and of how their engines are started on this machine. Starts nothing itself."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sgl_specreason.engines import replicas
+from sgl_specreason.engines.cards import order
 from sgl_specreason.engines.servers import ROLES, EngineSpec, cpu_args, cpu_env
 from sgl_specreason.errors import UsageError
 from sgl_specreason.plan import catalog, gpus
 from sgl_specreason.plan.catalog import Bench, Model, Pair
 from sgl_specreason.plan.memory import TRAJECTORY_TOKENS, Layout
 from sgl_specreason.plan.options import Options
-from sgl_specreason.plan.placement import Placement, fitting, in_words, needs_gpu, place, remedies
+from sgl_specreason.plan.placement import (
+    Placement,
+    check_cards,
+    fitting,
+    in_words,
+    needs_gpu,
+    place,
+    remedies,
+    unknown,
+)
 from sgl_specreason.text.steps import Author
 
 LONGEST_PART = 48
@@ -44,6 +55,7 @@ def engines_for(options: Options, bench: Bench) -> Choice:
     cards = gpus.named(options.gpus) if options.gpus else gpus.found()
     pair, why = _pair(options, bench, cards)
     if cards:
+        check_cards(pair, cards)
         mine = gpus.of_one_replica(cards, counts)
         placement = place(pair, mine * replicas.machines(pair.args))
         specs = tuple(replicas.spread(_on_gpu(placement, role), counts[role], len(mine)) for role in ROLES)
@@ -52,6 +64,11 @@ def engines_for(options: Options, bench: Bench) -> Choice:
         raise UsageError(
             f"pair {pair.name} needs GPUs ({' or '.join(remedies(pair, cards)) or 'several'}) and this machine has no GPU; "
             "try --pair demo, or --base-url and --small-url of running servers; --gpus with --dry-run plans for other machines"
+        )
+    if reasons := unknown(pair):
+        raise UsageError(
+            f"pair {pair.name}: whether it suits a CPU is not known: {'; '.join(reasons)}; give --base-url and --small-url of "
+            "running servers, or [base.shape] and [small.shape] in a pair's file"
         )
     specs = tuple(replicas.spread(_on_cpu(pair, role), counts[role], 0) for role in ROLES)
     return Choice(pair=pair, why=why, specs=specs, hardware="none (CPU, pure torch)")
@@ -94,9 +111,12 @@ def _automatic_pair(bench: Bench, cards: Sequence[gpus.Gpu]) -> tuple[Pair, str]
     pairs = [pair for name in catalog.names("pairs") if (pair := catalog.load_pair(name)).auto]
     found = [(pair, layouts[0]) for pair in pairs if _suits(pair, cards) and (layouts := fitting(pair, cards))]
     if not found:
+        least = min(pairs, key=lambda pair: pair.base.shape.parameters if pair.base.shape else math.inf, default=None)
         raise UsageError(
-            f"--bench {bench.name}: {in_words(cards)} found, and every pair that can answer it needs more; use --base-url and "
-            "--small-url of running servers, or --pair demo to try the plumbing (its tiny models cannot answer this)"
+            f"--bench {bench.name}: {in_words(cards)} found, and every pair that can answer it needs more"
+            + (f" (the smallest, {least.name}: {' or '.join(remedies(least, cards))})" if least else "")
+            + "; use --base-url and --small-url of running servers, or --pair demo to try the plumbing (its tiny models cannot "
+            "answer this)"
         )
     comfortable = [item for item in found if item[1].tokens >= COMFORT * TRAJECTORY_TOKENS]
     pair, layout = max(comfortable, key=_size) if comfortable else max(found, key=lambda item: item[1].tokens)
@@ -118,7 +138,7 @@ def _suits(pair: Pair, cards: Sequence[gpus.Gpu]) -> bool:
 
 
 def _on_gpu(placement: Placement, role: Author) -> EngineSpec:
-    return _spec(placement.pair, role, placement.args(role), placement.env(role))
+    return _spec(placement.pair, role, placement.args(role), order() | placement.env(role))
 
 
 def _on_cpu(pair: Pair, role: Author) -> EngineSpec:
@@ -134,11 +154,5 @@ def _spec(pair: Pair, role: Author, args: tuple[str, ...], env: dict[str, str]) 
 
 def _part(model: str) -> str:
     """What of a model's name can stand in a folder's name."""
-    return re.sub(r"[^\w.+-]", "_", short_name(model), flags=re.ASCII)[:LONGEST_PART]
-
-
-def short_name(model: str) -> str:
-    """A model's name without the folders of this machine: "org/name" for a hub id, the last part of a path."""
-    if model.startswith(str(catalog.BUNDLED)):
-        return f"bundled-{Path(model).name}"
-    return Path(model).name if Path(model).is_absolute() else model.replace("/", "_")
+    name = Path(model).name if Path(model).is_absolute() else model
+    return re.sub(r"[^\w.+-]", "_", name, flags=re.ASCII)[:LONGEST_PART]

@@ -3,48 +3,66 @@
 Starts nothing. That the arguments mean what is thought here was read in SGLang 0.5.23.
 """
 
-import json
-import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
-from sgl_specreason.engines.servers import ROLES
+from sgl_specreason.engines.cards import Gpu
+from sgl_specreason.engines.replicas import SIZES
+from sgl_specreason.engines.servers import ROLES, number_given
 from sgl_specreason.errors import UsageError
+from sgl_specreason.plan import checkpoints, gpus
 from sgl_specreason.plan.catalog import Model, Pair
-from sgl_specreason.plan.gpus import FP8, Attention, Gpu, attention
-from sgl_specreason.plan.memory import DRIVER_GB, GIB, TRAJECTORY_TOKENS, Demand, Layout, Shape, Share, layouts
+from sgl_specreason.plan.gpus import FP8, Attention, attention
+from sgl_specreason.plan.memory import (
+    DRIVER_GB,
+    GIB,
+    LOGIT_ROWS,
+    TRAJECTORY_TOKENS,
+    Demand,
+    Layout,
+    Shape,
+    Share,
+    layouts,
+)
 from sgl_specreason.text.steps import Author
 
 CPU_GB = 2.0
 """Models with more weights are not for pure torch on a CPU."""
-CARD_SIZES = (16, 24, 32, 48, 80, 96, 141, 180, 288)
 MORE_CARDS = (2, 4, 8)
 FRACTIONS: dict[Author, str] = {"small": "0.15", "base": "0.85"}
 """What models of unknown size get: guesses."""
-CONFIG_KEYS = {
-    "layers": "num_hidden_layers", "hidden": "hidden_size", "intermediate": "intermediate_size",
-    "heads": "num_attention_heads", "vocabulary": "vocab_size", "context": "max_position_embeddings",
-}  # fmt: skip
+NEEDS = {"awq": (7, 5), "gptq": (8, 0), "fp8": (8, 0), "modelopt": FP8}
+"""The compute capability that kinds of quantised checkpoints need (get_min_capability in SGLang's layers/quantization)."""
+LEAST = (7, 5)
+"""SGLang starts on no card before it (model_runner_components/load_model_utils.py, 0.5.23)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """A pair on its cards. `layout` is None where a model's size is not known; `others` are the ways not taken, in words."""
+    """A pair on its cards, of which each engine has some as its `seats`.
+
+    `layout` is None where a model's size or a card's memory is not known; `others` are the ways not taken, in words.
+    """
 
     pair: Pair
     cards: tuple[Gpu, ...]
     layout: Layout | None
+    seats: dict[Author, tuple[int, ...]]
     others: tuple[str, ...]
     attention: Attention
 
     def args(self, role: Author) -> tuple[str, ...]:
         """SGLang's arguments for an engine, those of the pair's file last: the last one given wins."""
         model = self.pair.models[role]
-        computed = ["--mem-fraction-static", FRACTIONS[role]] if self.layout is None else _args(self.layout, role)
+        computed = self._shares(role) if self.layout is None else _args(self.layout, role)
+        seats = self.seats[role]
+        computed += ["--tp-size", str(len(seats))] * (len(seats) > 1) + ["--base-gpu-id", str(seats[0])] * (
+            seats[0] > 0
+        )
         if self.attention.backend:
             computed += ["--attention-backend", self.attention.backend]
         if model.quantization == "fp8":
@@ -55,24 +73,31 @@ class Placement:
 
     def env(self, role: Author) -> dict[str, str]:
         """SGLang refuses to split a model over cards of which one holds something already, and one holds small."""
-        layout = self.layout
-        if role == "base" and layout and layout.shared and len(layout.base.cards) > 1:
-            return {"SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK": "0"}
-        return {}
+        if role == "small":
+            return {}
+        uneven = self._shared and len(self.seats["base"]) > 1
+        check = {"SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK": "0"} if uneven else {}
+        return check | {"SGLANG_LOGPROB_CHUNK_SIZE": str(LOGIT_ROWS)}
+
+    @property
+    def _shared(self) -> bool:
+        return not set(self.seats["small"]).isdisjoint(self.seats["base"])
+
+    def _shares(self, role: Author) -> list[str]:
+        return ["--mem-fraction-static", FRACTIONS[role if self._shared else "base"]]
 
     def text(self) -> str:
         """The memory plan for a person to read."""
         lines = []
         if self.layout is None:
-            unknown = [role for role, model in self.pair.models.items() if shape_of(model) is None]
-            lines.append(
-                f"unknown: {' and '.join(unknown)} has no config.json here to reckon with; "
-                f"fixed shares of the free memory are asked for ({FRACTIONS['small']}, then {FRACTIONS['base']})"
-            )
+            reasons = unknown(self.pair) or ["the cards' memory"]
+            shares = ", ".join(f"{self._shares(role)[1]} for {role} on {_cards(self.seats[role])}" for role in ROLES)
+            lines.append(f"unknown: {'; '.join(reasons)}; fixed shares of the free memory are asked for ({shares})")
         else:
             lines += [f"{self.layout.words()} in each cache", *(f"not taken: {words}" for words in self.others)]
             lines += _table(self.layout)
         lines.append(f"attention: {self.attention.backend or 'default'}, pages of 1 token; {self.attention.why}")
+        lines += gpus.notes(self.cards)
         for role in ROLES:
             if given := " ".join(self.pair.args.get(role, [])):
                 lines.append(f"{role}: the pair's own arguments come last and win: {given}")
@@ -90,33 +115,86 @@ class Placement:
 
 def place(pair: Pair, cards: Sequence[Gpu]) -> Placement:
     """The roomiest way to serve the pair on the cards. Raises UsageError, with what would fit, where there is none."""
-    shapes = {role: shape_of(model) for role, model in pair.models.items()}
-    known = [shape for shape in shapes.values() if shape is not None]
-    found: list[Layout] = []
-    if len(known) == len(shapes):
-        found = fitting(pair, cards)
-        if not found:
-            raise UsageError(_lack(pair, cards))
+    shapes = [shape for model in pair.models.values() if (shape := shape_of(model))]
+    found = fitting(pair, cards)
+    seats: dict[Author, tuple[int, ...]]
+    if found:
+        seats = {"small": found[0].small.cards, "base": found[0].base.cards}
+    elif len(shapes) == len(pair.models) and all(card.memory_gb for card in cards):
+        raise UsageError(_lack(pair, cards))
+    else:
+        seats = _seats(pair, cards)
     lowest = min((card.capability for card in cards if card.capability), default=None)
     return Placement(
         pair=pair,
         cards=tuple(cards),
         layout=found[0] if found else None,
+        seats=seats,
         others=tuple(layout.words() for layout in found[1:3]),
-        attention=attention(lowest, [shape.head_dim for shape in known]),
+        attention=attention(lowest, [shape.head_dim for shape in shapes]),
     )
 
 
+def check_cards(pair: Pair, cards: Sequence[Gpu]) -> None:
+    """Raises UsageError where SGLang cannot run the pair on one of the cards, whatever their memory."""
+    for card in cards:
+        if card.capability and card.capability < LEAST:
+            raise UsageError(f"{card.name}: compute capability {_dotted(card)}, and SGLang needs {LEAST[0]}.{LEAST[1]}")
+        for role, model in pair.models.items():
+            kind = shape.quantized if (shape := shape_of(model)) else ""
+            if card.capability and card.capability < (least := NEEDS.get(kind, LEAST)):
+                raise UsageError(
+                    f"{card.name}: compute capability {_dotted(card)}, and {role}, which comes quantised ({kind}), needs "
+                    f"{least[0]}.{least[1]}"
+                )
+            if model.quantization != "none" and kind not in ("", "fp8"):
+                raise UsageError(
+                    f'{role}: quantization = "{model.quantization}" for a checkpoint that comes quantised ({kind}): leave it out'
+                )
+
+
+def _dotted(card: Gpu) -> str:
+    return ".".join(map(str, card.capability or ()))
+
+
+def _seats(pair: Pair, cards: Sequence[Gpu]) -> dict[Author, tuple[int, ...]]:
+    """Where the engines sit of which too little is known to choose: as the pair's file says, or on the only card."""
+    small, base = _tp(pair, "small") or 1, _tp(pair, "base") or (1 if len(cards) == 1 else 0)
+    if not base:
+        raise UsageError(
+            f"pair {pair.name}: over how many of {len(cards)} cards base goes cannot be reckoned: "
+            f"{'; '.join(unknown(pair)) or 'the memory of the cards is not known'}; fetch it (hf download MODEL config.json) "
+            "first, or give tp_size or shape under [base] of a pair's file"
+        )
+    if max(small, base) > len(cards):
+        raise UsageError(f"pair {pair.name}: tp_size = {max(small, base)}, and there are {in_words(cards)}")
+    first = small if small + base <= len(cards) else 0
+    return {"small": tuple(range(small)), "base": tuple(range(first, first + base))}
+
+
+def _tp(pair: Pair, role: Author) -> int | None:
+    """Over how many cards the pair's file splits an engine."""
+    return pair.models[role].tp_size or number_given(pair.args.get(role, ()), *SIZES["tp"])
+
+
+def _demands(pair: Pair) -> dict[Author, Demand]:
+    """What each engine needs, of those whose model's size is known."""
+    return {
+        role: Demand(shape=shape, quantization=model.quantization, tp=_tp(pair, role))
+        for role, model in pair.models.items()
+        if (shape := shape_of(model))
+    }
+
+
 def fitting(pair: Pair, cards: Sequence[Gpu]) -> list[Layout]:
-    """Every layout of the pair on the cards, the roomiest first; none too where a model's size is not known."""
-    demands: dict[Author, Demand] = {}
-    for role, model in pair.models.items():
-        shape = shape_of(model)
-        if shape is None:
-            return []
-        demands[role] = Demand(shape=shape, quantization=model.quantization, tp=model.tp_size)
+    """Every layout of the pair on the cards, the roomiest first; none too where a model's size or a card's is not known."""
+    demands = _demands(pair)
+    total = [card.memory_gb for card in cards if card.memory_gb]
+    if len(demands) < len(ROLES) or len(total) < len(cards):
+        return []
     free = [
-        min(card.memory_gb, (card.memory_gb if card.free_gb is None else card.free_gb) + DRIVER_GB) for card in cards
+        min(size, (size if card.free_gb is None else card.free_gb) + DRIVER_GB)
+        for size, card in zip(total, cards, strict=True)
     ]
     pinned = pair.max_total_tokens
     return layouts(free, demands["base"], demands["small"], max(pinned.values()) if len(pinned) == len(ROLES) else None)
@@ -124,8 +202,19 @@ def fitting(pair: Pair, cards: Sequence[Gpu]) -> list[Layout]:
 
 def needs_gpu(pair: Pair) -> bool:
     """Whether the pair's models are too large for a CPU, as far as is known."""
-    shapes = [shape for model in pair.models.values() if (shape := shape_of(model))]
-    return sum(shape.weights_gb() for shape in shapes) > CPU_GB
+    return sum(_weights_gb(model) or 0 for model in pair.models.values()) > CPU_GB
+
+
+def unknown(pair: Pair) -> list[str]:
+    """Why the models' shapes are not known, of those whose are not."""
+    return [
+        f"{role}: {checkpoints.shape(model.path)}" for role, model in pair.models.items() if shape_of(model) is None
+    ]
+
+
+def _weights_gb(model: Model) -> float | None:
+    shape = shape_of(model)
+    return shape.weights_gb() if shape else checkpoints.files_gb(model.path)
 
 
 def remedies(pair: Pair, cards: Sequence[Gpu]) -> list[str]:
@@ -146,50 +235,15 @@ def remedies(pair: Pair, cards: Sequence[Gpu]) -> list[str]:
     if cards:
         more = next((count for count in MORE_CARDS if count > len(cards) and fitting(pair, [cards[0]] * count)), None)
         found += [f"{more} such cards"] if more else []
-    sizes = (size for size in CARD_SIZES if fitting(pair, [Gpu(name="", memory_gb=size)]))
+    sizes = (size for size, least in gpus.sizes().items() if fitting(pair, [Gpu(name="", memory_gb=least)]))
     found += [f"a card of {size} GB" for size in [next(sizes, None)] if size]
     return found
 
 
 def shape_of(model: Model) -> Shape | None:
     """A model's shape: the pair file's, else its config.json's where that is on this machine, else None."""
-    if model.shape is not None:
-        return model.shape
-    path = _config(model.path)
-    try:
-        config = json.loads(path.read_text("utf-8")) if path else None
-        return _shape(config) if isinstance(config, dict) else None
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
-def _config(model: str) -> Path | None:
-    """Where the config.json of a folder or a hub id is on this machine."""
-    here = Path(model) / "config.json"
-    if os.path.isfile(here):
-        return here
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        cached = try_to_load_from_cache(model, "config.json")
-    except HFValidationError:
-        return None
-    return Path(cached) if isinstance(cached, str) else None
-
-
-def _shape(config: dict[str, Any]) -> Shape | None:
-    """The shape of a dense decoder; None for other architectures, whose parameters this arithmetic cannot count."""
-    numbers: dict[str, Any] = {name: config.get(key) for name, key in CONFIG_KEYS.items()}
-    if any(type(value) is not int or value < 1 for value in numbers.values()) or any("expert" in key for key in config):
-        return None
-    heads, hidden = config["num_attention_heads"], config["hidden_size"]
-    kv_heads = config.get("num_key_value_heads") or heads
-    head_dim = config.get("head_dim") or hidden // heads
-    rest = {"kv_heads": kv_heads, "head_dim": head_dim, "tied": config.get("tie_word_embeddings") is True}
-    if any(type(value) is not int or value < 1 for value in (kv_heads, head_dim)):
-        return None
-    return Shape(**numbers, **rest)
+    found = model.shape or checkpoints.shape(model.path)
+    return found if isinstance(found, Shape) else None
 
 
 def _args(layout: Layout, role: Author) -> list[str]:
@@ -199,10 +253,6 @@ def _args(layout: Layout, role: Author) -> list[str]:
     args += ["--cuda-graph-max-bs-decode", str(layout.runtime.batch)]
     if not layout.runtime.prefill_graphs:
         args += ["--cuda-graph-backend-prefill", "disabled"]
-    if len(share.cards) > 1:
-        args += ["--tp-size", str(len(share.cards))]
-    if share.cards[0] > 0:
-        args += ["--base-gpu-id", str(share.cards[0])]
     return args
 
 
@@ -227,6 +277,11 @@ def _table(layout: Layout) -> list[str]:
 
 
 def _lack(pair: Pair, cards: Sequence[Gpu]) -> str:
+    for role, demand in _demands(pair).items():
+        if demand.tp and (hindrance := demand.hindrance(demand.tp)):
+            return f"pair {pair.name}: tp_size = {demand.tp} of {role}: SGLang cannot split its {hindrance} over so many cards"
+        if demand.tp and demand.tp > len(cards):
+            return f"pair {pair.name}: tp_size = {demand.tp} of {role}, and there are {in_words(cards)}"
     weights = {
         role: shape.weights_gb(model.quantization) for role, model in pair.models.items() if (shape := shape_of(model))
     }
@@ -241,6 +296,13 @@ def _lack(pair: Pair, cards: Sequence[Gpu]) -> str:
 
 def in_words(cards: Sequence[Gpu]) -> str:
     """ "2 x NVIDIA H100 80GB HBM3 (80 GB)"."""
-    kinds = dict.fromkeys(f"{card.name} ({card.memory_gb:.0f} GB)" for card in cards)
-    counts = [sum(f"{card.name} ({card.memory_gb:.0f} GB)" == kind for card in cards) for kind in kinds]
-    return ", ".join(f"{count} x {kind}" for count, kind in zip(counts, kinds, strict=True)) or "no GPU"
+    kinds = Counter(f"{card.name} ({_size(card)})" for card in cards)
+    return ", ".join(f"{count} x {kind}" for kind, count in kinds.items()) or "no GPU"
+
+
+def _size(card: Gpu) -> str:
+    return f"{card.memory_gb:.0f} GB" if card.memory_gb else "memory unknown"
+
+
+def _cards(seats: Sequence[int]) -> str:
+    return f"cards {seats[0]}-{seats[-1]}" if len(seats) > 1 else f"card {seats[0]}"

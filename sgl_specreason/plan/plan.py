@@ -19,7 +19,7 @@ from sgl_specreason.method.score import DIGITS, WORDS
 from sgl_specreason.method.trajectory import Texts, Trajectory, sampling_seed
 from sgl_specreason.plan.benches import Row, Rows
 from sgl_specreason.plan.catalog import Bench, Sweep
-from sgl_specreason.plan.pairs import short_name
+from sgl_specreason.plan.checkpoints import identity
 from sgl_specreason.plan.placement import Placement
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.prompts import PromptSet
@@ -104,7 +104,7 @@ class Plan:
             "bench": self.bench.name,
             "method": variant.method,
             "pair": self.pair,
-            "models": {role: short_name(model) for role, model in self.models.items()},
+            "models": {role: identity(model) for role, model in self.models.items()},
             "preset": self.preset,
             "policy": structs.asdict(variant.policy),
             "prompts": self.prompts.hashes,
@@ -128,7 +128,7 @@ class Plan:
         """What a number must never be without (design.md)."""
         return {
             "prompts": self.prompts.hashes,
-            "models": {role: short_name(model) for role, model in self.models.items()},
+            "models": {role: identity(model) for role, model in self.models.items()},
             "versions": versions(),
             "gpu": self.hardware,
             "dataset_sha256": self.rows.sha256,

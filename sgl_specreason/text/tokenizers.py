@@ -1,8 +1,12 @@
 """Owns what is asked of a model's tokenizer, and its loading. Knows no engine."""
 
+import os
+from pathlib import Path
 from typing import Any, Protocol
 
-from sgl_specreason.errors import UsageError
+from sgl_specreason.errors import UsageError, one_line
+
+FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "config.json")
 
 
 class Tokenizer(Protocol):
@@ -20,5 +24,10 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> Any:
     try:
         return AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
     except Exception as error:  # what a model's files hold may break the library in any way
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"no tokenizer for model {model}: {first}") from None
+        raise UsageError(f"no tokenizer for model {model}{_files(model)}: {one_line(error)}") from None
+
+
+def _files(model: str) -> str:
+    """Those of a folder's files that hold its tokenizer."""
+    found = [name for name in FILES if os.path.isfile(Path(model) / name)]
+    return f" ({', '.join(found)})" if found else ""

@@ -29,6 +29,7 @@ BASE, LITTLE = demand("Qwen/QwQ-32B"), demand("deepseek-ai/DeepSeek-R1-Distill-Q
         ("deepseek-ai/DeepSeek-R1-Distill-Llama-70B", 70.6, 320),
         ("Qwen/Qwen3-32B", 32.8, 256),
         ("Qwen/Qwen3-8B", 8.2, 144),
+        ("Qwen/Qwen3-4B", 4.02, 144),
         ("Qwen/Qwen3-1.7B", 1.72, 112),
         ("Qwen/Qwen3-0.6B", 0.6, 112),
     ],
