@@ -7,7 +7,6 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, NamedTuple
 
 from msgspec import structs
@@ -21,13 +20,13 @@ from sgl_specreason.plan.benches import Row, Rows
 from sgl_specreason.plan.catalog import Bench, Sweep
 from sgl_specreason.plan.checkpoints import identity
 from sgl_specreason.plan.placement import Placement
+from sgl_specreason.plan.versions import versions
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.prompts import PromptSet
 from sgl_specreason.text.steps import Author
 
 MOST = 256
 """As many trajectories are ever tried side by side where `--concurrency auto` measures."""
-PACKAGES = ("sgl-specreason", "sglang", "torch", "transformers", "flashinfer-python", "math-verify")
 
 
 class Variant(NamedTuple):
@@ -196,14 +195,3 @@ def digest(settings: dict[str, Any]) -> str:
     """Eight hex digits that stand for these settings in a folder's name."""
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def versions() -> dict[str, str]:
-    """The versions of the packages that a result depends on."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -5,14 +5,13 @@ Knows nothing of how the engines came up. Whatever it prints goes to `say`.
 
 import itertools
 import secrets
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from sgl_specreason.method.trajectory import Trajectory
 from sgl_specreason.plan import limits
 from sgl_specreason.plan.benches import Row
 from sgl_specreason.plan.plan import MOST, Plan, Variant
+from sgl_specreason.plan.versions import commit
 from sgl_specreason.results.folder import RunFolder, without_texts
 from sgl_specreason.results.lines import Outcome
 from sgl_specreason.results.records import CONFIG, outcomes
@@ -266,7 +266,7 @@ class Session:
             "grader": self.plan.bench.grader,
             "expected": self.plan.expected,
             "day": self.plan.day.isoformat(),
-            "commit": _commit(),
+            "commit": commit(),
             "cache": "kept" if self.keep_cache else "emptied",
             "placement": self.plan.placement.record() if self.plan.placement else None,
             "server_info": {role: endpoint.server_info for role, endpoint in self.endpoints.items()},
@@ -278,20 +278,6 @@ def _bar(total: int, begun: int) -> "tqdm[Any]":
 
     every_s = 0.1 if sys.stderr.isatty() else 10  # a log is not a screen
     return tqdm(total=total, initial=begun, file=sys.stderr, mininterval=every_s)
-
-
-@cache
-def _commit() -> str | None:
-    """The commit of the checkout that this code is run from, "+" after it where files differ; None outside one."""
-    root = Path(__file__).parent.parent.parent
-    if not (root / ".git").exists():
-        return None
-    try:
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 @contextmanager
