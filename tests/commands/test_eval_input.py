@@ -12,7 +12,8 @@ from sgl_specreason.plan import gpus
 
 
 @pytest.mark.parametrize(
-    ("memory_gb", "pair"), [(24, "qwen3-4b+qwen3-0.6b"), (32, "qwen3-8b+qwen3-0.6b"), (80, "r1-14b+r1-1.5b"), (141, "qwq-32b+r1-1.5b")]
+    ("memory_gb", "pair"),
+    [(24, "qwen3-4b+qwen3-0.6b"), (32, "qwen3-8b+qwen3-0.6b"), (80, "r1-14b+r1-1.5b"), (141, "qwq-32b+r1-1.5b")],
 )
 def test_the_largest_pair_that_fits_is_taken(
     memory_gb: float, pair: str, monkeypatch: pytest.MonkeyPatch, shared_data: Path

@@ -21,8 +21,8 @@ from sgl_specreason.plan.gpus import Gpu, named
 
 MIB = 2**20
 RECORDED = {
-    # names as nvidia-smi prints them, and the MiB of its memory.total: modal-labs/modal-client #2797 (the first six), XuehaiPan/nvitop
-    # #8 (the slice), and printouts of nvidia-smi in public repositories for the others
+    # names as nvidia-smi prints them, and the MiB of its memory.total: modal-labs/modal-client #2797 (H100, A100, A10, L40S, L4,
+    # T4), and printouts of nvidia-smi in public repositories for the others; capabilities are of NVIDIA's published list
     "NVIDIA H100 80GB HBM3": (81559, (9, 0)), "NVIDIA A100-SXM4-80GB": (81920, (8, 0)),
     "NVIDIA A100-SXM4-40GB": (40960, (8, 0)), "NVIDIA A10": (23028, (8, 6)), "NVIDIA L4": (23034, (8, 9)),
     "NVIDIA L40S": (46068, (8, 9)), "NVIDIA H200": (143771, (9, 0)), "NVIDIA H100 NVL": (95830, (9, 0)),
@@ -104,9 +104,7 @@ def test_what_a_card_can_compute_follows_from_its_name_where_nvml_does_not_tell(
 ) -> None:
     mib, capability = RECORDED[name]
     Nvml(card(name, mib)).install(monkeypatch)
-    assert gpus.found() == [
-        Gpu(name=name, memory_gb=mib / 1024, free_gb=(mib - 500) / 1024, capability=capability)
-    ]
+    assert gpus.found() == [Gpu(name=name, memory_gb=mib / 1024, free_gb=(mib - 500) / 1024, capability=capability)]
 
 
 @pytest.mark.parametrize(
@@ -158,9 +156,7 @@ def test_a_card_without_memory_of_its_own_has_the_machines(monkeypatch: pytest.M
     Nvml(card("NVIDIA GB10", None, (12, 1))).install(monkeypatch)
     total, free = 127600748 * 1024, 118566368 * 1024
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=total, available=free))
-    assert gpus.found() == [
-        Gpu(name="NVIDIA GB10", memory_gb=total / 2**30, free_gb=free / 2**30, capability=(12, 1))
-    ]
+    assert gpus.found() == [Gpu(name="NVIDIA GB10", memory_gb=total / 2**30, free_gb=free / 2**30, capability=(12, 1))]
     assert footprint.measured({}) == {}
     result = invoke("eval", "--bench", "demo", "--dry-run")
     assert result.exit_code == 0, result.stderr
@@ -204,7 +200,9 @@ def test_a_library_that_does_not_answer_is_no_card(question: str, monkeypatch: p
     assert footprint.measured({}) == {}
 
 
-def seen_by_torch(monkeypatch: pytest.MonkeyPatch, *found: tuple[str, float, tuple[int, int]], hip: str | None = None) -> None:
+def seen_by_torch(
+    monkeypatch: pytest.MonkeyPatch, *found: tuple[str, float, tuple[int, int]], hip: str | None = None
+) -> None:
     properties = [
         SimpleNamespace(name=name, total_memory=int(gib * 2**30), major=at[0], minor=at[1]) for name, gib, at in found
     ]
@@ -231,7 +229,9 @@ def test_the_compute_capability_of_other_makers_cards_is_not_cudas(monkeypatch: 
     seen_by_torch(monkeypatch, ("AMD Instinct MI300X", 191.98, (9, 4)), hip="7.0")
     (found,) = gpus.found()
     assert (found.memory_gb, found.capability) == (pytest.approx(191.98), None)
-    assert gpus.notes([found]) == ["AMD Instinct MI300X: AMD: only its memory is known here, and nothing was tried on it"]
+    assert gpus.notes([found]) == [
+        "AMD Instinct MI300X: AMD: only its memory is known here, and nothing was tried on it"
+    ]
 
 
 def slices(*uuids: str, mib: int = 19968) -> list[dict[str, Any]]:
@@ -241,7 +241,9 @@ def slices(*uuids: str, mib: int = 19968) -> list[dict[str, Any]]:
 
 def test_of_a_card_in_mig_mode_its_first_slice_is_planned_with(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recorded: mode [1, 1], at most 7 slices, and the whole card's memory for the card itself (XuehaiPan/nvitop #5)."""
-    whole = card("NVIDIA A100-SXM4-80GB", 81920, (8, 0), MigMode=[1, 1], MaxMigDeviceCount=7, slices=slices("MIG-a", "MIG-b"))
+    whole = card(
+        "NVIDIA A100-SXM4-80GB", 81920, (8, 0), MigMode=[1, 1], MaxMigDeviceCount=7, slices=slices("MIG-a", "MIG-b")
+    )
     Nvml(whole).install(monkeypatch)
     (found,) = gpus.found()
     assert (found.name, found.memory_gb, found.capability) == ("NVIDIA A100-SXM4-80GB MIG 2g.20gb", 19.5, (8, 0))
@@ -254,7 +256,12 @@ def test_of_a_card_in_mig_mode_its_first_slice_is_planned_with(monkeypatch: pyte
 def test_the_beginning_of_a_uuid_names_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     both = (card("NVIDIA L4", 23034, UUID="GPU-abc1"), card("NVIDIA L40S", 46068, UUID="GPU-abd2"))
     Nvml(*both).install(monkeypatch)
-    for setting, names in (("GPU-abd", ["NVIDIA L40S"]), ("GPU-ab", []), ("1,0", ["NVIDIA L40S", "NVIDIA L4"]), ("", [])):
+    for setting, names in (
+        ("GPU-abd", ["NVIDIA L40S"]),
+        ("GPU-ab", []),
+        ("1,0", ["NVIDIA L40S", "NVIDIA L4"]),
+        ("", []),
+    ):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
         assert [gpu.name for gpu in gpus.found()] == names
 

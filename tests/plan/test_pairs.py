@@ -305,7 +305,9 @@ def given(base: Model, small: Model | None = None, **more: Any) -> Pair:
 
 
 def test_models_of_unknown_size_are_not_put_on_the_first_of_several_cards() -> None:
-    with pytest.raises(UsageError, match=r"over how many of 8 cards base goes.*no/where has no config.json.*tp_size") as refusal:
+    with pytest.raises(
+        UsageError, match=r"over how many of 8 cards base goes.*no/where has no config.json.*tp_size"
+    ) as refusal:
         place(given(Model(model="no/where")), cards(8, 80))
     assert "\n" not in str(refusal.value)
 
@@ -368,7 +370,9 @@ def test_a_split_that_sglang_asserts_against_is_refused(shape: Shape, tp: int, w
 
 def test_what_a_quantised_checkpoint_needs_of_a_card() -> None:
     gptq = structs.replace(PHI4, quantized="gptq", bits=4.2, group=128)
-    with pytest.raises(UsageError, match=r"compute capability 7.5, and base, which comes quantised \(gptq\), needs 8.0"):
+    with pytest.raises(
+        UsageError, match=r"compute capability 7.5, and base, which comes quantised \(gptq\), needs 8.0"
+    ):
         check_cards(given(Model(model="phi", shape=gptq)), cards(1, 16, (7, 5)))
     with pytest.raises(UsageError, match="leave it out"):
         check_cards(given(Model(model="phi", shape=gptq, quantization="fp8")), cards(1, 48, (8, 9)))
@@ -376,7 +380,9 @@ def test_what_a_quantised_checkpoint_needs_of_a_card() -> None:
 
 
 def test_cards_on_which_nothing_fits_are_told_what_would(monkeypatch: pytest.MonkeyPatch, shared_data: Path) -> None:
-    with pytest.raises(UsageError, match=r"1 x card \(8 GB\) found.*the smallest, qwen3-4b\+qwen3-0.6b: .*a card of 24 GB"):
+    with pytest.raises(
+        UsageError, match=r"1 x card \(8 GB\) found.*the smallest, qwen3-4b\+qwen3-0.6b: .*a card of 24 GB"
+    ):
         chosen(monkeypatch, shared_data, cards(1, 8))
 
 

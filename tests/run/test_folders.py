@@ -67,7 +67,9 @@ def test_a_run_is_not_gone_on_with_by_another_checkpoint_of_the_same_name(tmp_pa
 
 def test_the_report_names_models_that_differ(tmp_path: Path) -> None:
     runs = [
-        run_folder(tmp_path / name, answers(True, False), method=method, models={"small": "s@1", "base": f"final@{name}"})
+        run_folder(
+            tmp_path / name, answers(True, False), method=method, models={"small": "s@1", "base": f"final@{name}"}
+        )
         for name, method in (("a", "base"), ("b", "specreason"))
     ]
     result = invoke("report", *runs)
