@@ -108,6 +108,8 @@ def _automatic_pair(bench: Bench, cards: Sequence[gpus.Gpu]) -> tuple[Pair, str]
     """The pair for these cards, and why: of those with room for COMFORT trajectories the one with the largest base."""
     if bench.source.generator == "demo":
         return catalog.load_pair("demo"), "pair auto: demo, which was trained for this bench"
+    if not all(card.memory_gb for card in cards):
+        raise UsageError(f"--pair auto: {in_words(cards)}: a pair cannot be chosen for it; name one with --pair")
     pairs = [pair for name in catalog.names("pairs") if (pair := catalog.load_pair(name)).auto]
     found = [(pair, layouts[0]) for pair in pairs if _suits(pair, cards) and (layouts := fitting(pair, cards))]
     if not found:
