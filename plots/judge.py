@@ -4,8 +4,7 @@ Example: python plots/judge.py runs/demo-specreason-demo-1a2b3c4d -o judge.svg
 """
 
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from matplotlib.figure import Figure
 from sgl_specreason.errors import UsageError
 from sgl_specreason.method.policy import is_alone
 from sgl_specreason.method.score import ScoreRule
-from sgl_specreason.results.calibrate import Judged, acceptance, auroc, judged_drafts
-from sgl_specreason.results.summary import Run
+from sgl_specreason.results.calibrate import Drafts, acceptance, aurocs, drafts_of, judged_drafts, signal, with_digits
+from sgl_specreason.results.summary import Run, outcomes
 
 RULES: tuple[ScoreRule, ...] = ("greedy", "expected", "p_ge")
 LEAST = 5
@@ -31,15 +30,17 @@ def judge(runs: Sequence[Run]) -> Figure:
     Of all digit judgements of these runs together. Raises UsageError where there are none.
     """
     judging = [run for run in runs if not is_alone(run.method)]
-    drafts = [draft for run in judging for draft in judged_drafts(run) if draft.said.digits]
-    if not drafts:
+    for run in judging:
+        run.read(outcomes, judged_drafts)
+    drafts = with_digits(drafts_of(judging))
+    if not len(drafts):
         raise UsageError("these runs hold no judgement by digits")
     figure, ((digits, mass), (reliability, kept)) = plt.subplots(2, 2, figsize=(6.8, 4.4))
-    counts = Counter(int(draft.signal("greedy") or 0) for draft in drafts)
-    digits.bar(range(10), [100 * counts[digit] / len(drafts) for digit in range(10)], color="#0072B2")
+    counts = np.bincount(signal(drafts, "greedy").astype(int), minlength=10)
+    digits.bar(range(10), 100 * counts / len(drafts), color="#0072B2")
     digits.set(xlabel="greedy digit", ylabel="drafts, %", xticks=range(10))
-    masses = [draft.said.label_mass for draft in drafts if draft.said.label_mass is not None]
-    each = [100 / len(drafts)] * len(masses)
+    masses = drafts["label_mass"][~np.isnan(drafts["label_mass"])]
+    each = np.full(len(masses), 100 / len(drafts))
     mass.hist(masses, bins=np.linspace(0, 1, 21), weights=each, color="#0072B2")
     mass.set(xlabel="label mass (probability on digits)", ylabel="drafts, %", xlim=(0, 1))
     _reliability(reliability, drafts)
@@ -57,25 +58,22 @@ def judge(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def _reliability(axes: Axes, drafts: list[Judged]) -> None:
+def _reliability(axes: Axes, drafts: Drafts) -> None:
     """The share that is right in each unit of the expected digit, where there are enough drafts to say."""
-    known = any(draft.step_right is not None for draft in drafts)
-    witnesses: tuple[tuple[str, Callable[[Judged], bool | None], str, str], ...] = (
-        ("step right", lambda draft: draft.step_right, "#0072B2", "o"),
-        ("trajectory right", lambda draft: draft.ended_right, "#D55E00", "s"),
-    )
-    for label, truth, colour, mark in witnesses:
-        if label == "step right" and not known:
+    values, areas = signal(drafts, "expected"), aurocs(drafts, "expected")
+    for label, truth, area, colour, mark in (
+        ("step right", drafts["step_right"], areas[0], "#0072B2", "o"),
+        ("trajectory right", drafts["ended_right"].astype(float), areas[1], "#D55E00", "s"),
+    ):
+        if np.isnan(truth).all():
             continue
-        values = [(draft.signal("expected") or 0.0, bool(truth(draft))) for draft in drafts]
-        area = auroc([value for value, right in values if right], [value for value, right in values if not right])
         xs, ys, low, high = [], [], [], []
         for digit in range(10):
-            mine = [(value, right) for value, right in values if digit - 0.5 <= value < digit + 0.5]
-            if len(mine) >= LEAST:
-                share = sum(right for _, right in mine) / len(mine)
-                bounds = _wilson(share, len(mine))
-                xs.append(float(np.mean([value for value, _ in mine])))
+            mine = (digit - 0.5 <= values) & (values < digit + 0.5) & ~np.isnan(truth)
+            if mine.sum() >= LEAST:
+                share = float(truth[mine].mean())
+                bounds = _wilson(share, int(mine.sum()))
+                xs.append(float(values[mine].mean()))
                 ys.append(100 * share)
                 low.append(100 * bounds[0])
                 high.append(100 * bounds[1])

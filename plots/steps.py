@@ -5,7 +5,8 @@ Example: python plots/steps.py runs/demo-compare-demo-1a2b3c4d -o steps.svg
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sgl_specreason.errors import UsageError
-from sgl_specreason.results.lines import Finished
-from sgl_specreason.results.summary import Run
+from sgl_specreason.results.lines import Finished, Record, Request
+from sgl_specreason.results.summary import Run, outcomes
 
 MOST_STEPS = 60
 ABOVE: dict[str, Any] = {
@@ -30,12 +31,41 @@ ABOVE: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What is drawn of one trajectory: tokens, seconds by purpose, and of the first MOST_STEPS who wrote them."""
+
+    authors: tuple[str, ...]
+    drafts: int
+    base: int
+    small: int
+    small_kept: int
+    latency_s: float
+    spent_s: dict[str, float]
+
+
+def tallied(run: Run, record: Record) -> Iterator[Tally]:
+    """The part of a run that this figure is made of."""
+    if isinstance(record, Finished):
+        yield Tally(
+            authors=tuple(step.by for step in record.steps[:MOST_STEPS]),
+            drafts=record.drafts,
+            base=record.tokens_base,
+            small=record.tokens_small,
+            small_kept=record.tokens_small_kept,
+            latency_s=record.latency_s,
+            spent_s=spent(record.requests),
+        )
+
+
 def steps(runs: Sequence[Run]) -> Figure:
     """Draws authors by step number, tokens by author with discarded ones, and seconds per trajectory by purpose.
 
     Raises UsageError where no trajectory has ended.
     """
-    done = {_name(run, runs): [record for record in run.records if isinstance(record, Finished)] for run in runs}
+    for run in runs:
+        run.read(outcomes, tallied)
+    done = {_name(run, runs): run.of(tallied) for run in runs}
     done = {name: records for name, records in done.items() if records}
     if not done:
         raise UsageError("these runs hold no finished trajectory")
@@ -66,12 +96,12 @@ def _name(run: Run, runs: Sequence[Run]) -> str:
     return run.method if len(same) == 1 else f"{run.method} {same.index(run) + 1}"
 
 
-def _authors(axes: Axes, name: str, records: Sequence[Finished]) -> None:
-    longest = min(max(len(record.steps) for record in records), MOST_STEPS)
+def _authors(axes: Axes, name: str, records: Sequence[Tally]) -> None:
+    longest = max(len(record.authors) for record in records)
     counts: dict[str, list[int]] = {"small": [0] * longest, "base": [0] * longest}
     for record in records:
-        for number, step in enumerate(record.steps[:longest]):
-            counts[step.by][number] += 1
+        for number, author in enumerate(record.authors):
+            counts[author][number] += 1
     bottom = np.zeros(longest)
     for author, values in counts.items():
         axes.bar(np.arange(1, longest + 1), values, bottom=bottom, color=COLOURS[author], label=author, width=0.9)
@@ -80,29 +110,32 @@ def _authors(axes: Axes, name: str, records: Sequence[Finished]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _tokens(records: Sequence[Finished]) -> dict[str, float]:
+def _tokens(records: Sequence[Tally]) -> dict[str, float]:
     base, small, kept = (
-        sum(counts) / len(records)
-        for counts in zip(*((r.tokens_base, r.tokens_small, r.tokens_small_kept) for r in records), strict=True)
+        sum(counts) / len(records) for counts in zip(*((r.base, r.small, r.small_kept) for r in records), strict=True)
     )
     return {"base": base, "small, kept": kept, "small, discarded": small - kept}
 
 
-def _seconds(records: Sequence[Finished]) -> dict[str, float]:
-    """By what a trajectory waited for: base's work, else a draft; what no request accounts for is waiting."""
-    spent: defaultdict[str, float] = defaultdict(float)
-    for record in records:
-        begins = [(r.start_s, 1, r.purpose) for r in record.requests]
-        ends = [(r.start_s + r.seconds, -1, r.purpose) for r in record.requests]
-        busy: Counter[str] = Counter()
-        for (start, change, purpose), (end, _, _) in itertools.pairwise(sorted(begins + ends)):
-            busy[purpose] += change
-            running = [purpose for purpose, count in busy.items() if count]
-            if running:  # drafts written ahead take no time of their own
-                spent[min(running, key=lambda purpose: purpose == "draft")] += end - start
-    whole = sum(record.latency_s for record in records)
-    spent["waiting"] = max(whole - sum(spent.values()), 0.0)
-    return {part: spent[part] / len(records) for part in PARTS}
+def spent(requests: Sequence[Request]) -> dict[str, float]:
+    """Seconds by what a trajectory waited for: base's work, else a draft."""
+    found: defaultdict[str, float] = defaultdict(float)
+    begins = [(r.start_s, 1, r.purpose) for r in requests]
+    ends = [(r.start_s + r.seconds, -1, r.purpose) for r in requests]
+    busy: Counter[str] = Counter()
+    for (start, change, purpose), (end, _, _) in itertools.pairwise(sorted(begins + ends)):
+        busy[purpose] += change
+        running = [purpose for purpose, count in busy.items() if count]
+        if running:  # drafts written ahead take no time of their own
+            found[min(running, key=lambda purpose: purpose == "draft")] += end - start
+    return found
+
+
+def _seconds(records: Sequence[Tally]) -> dict[str, float]:
+    """The mean of a trajectory, by what it waited for; what no request accounts for is waiting."""
+    total = {part: sum(record.spent_s.get(part, 0.0) for record in records) for part in PARTS}
+    total["waiting"] = max(sum(record.latency_s - sum(record.spent_s.values()) for record in records), 0.0)
+    return {part: seconds / len(records) for part, seconds in total.items()}
 
 
 def _stacked(axes: Axes, rows: dict[str, dict[str, float]], colours: dict[str, str]) -> None:

@@ -89,11 +89,10 @@ def carry_out(
     Raises what `run.evaluate.run` does.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from sgl_specreason.results.summaries import written
     from sgl_specreason.results.table import comparison
     from sgl_specreason.run import evaluate
 
-    folder = evaluate.run(
+    folder, runs = evaluate.run(
         plan,
         out=out,
         resume=resume,
@@ -102,7 +101,6 @@ def carry_out(
         say=say,
         kind=kind,
     )
-    runs = written(folder)
     click.echo(comparison(runs).text())
     click.echo(f"Run folder: {folder}")
     if failed := sum(run.summary.failed for run in runs):

@@ -5,7 +5,8 @@ Example: python -m sgl_specreason.report runs/math500-specreason-* runs/math500-
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,19 @@ from typing import Any
 import click
 import msgspec
 
-from sgl_specreason.command import Command
-from sgl_specreason.errors import UsageError
-from sgl_specreason.results.folder import strict
+from sgl_specreason.command import Command, one_line
+from sgl_specreason.errors import RecordError, UsageError
+from sgl_specreason.results.folder import held, strict
 from sgl_specreason.results.records import CONFIG
 from sgl_specreason.results.rescore import rescored
-from sgl_specreason.results.summaries import written
+from sgl_specreason.results.summaries import write
 from sgl_specreason.results.summary import Run, against_base, differing, load_runs
 from sgl_specreason.results.table import comparison
 from sgl_specreason.results.transcript import plain, transcript
 
 
 @click.command(cls=Command)
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.argument("words", nargs=-1, required=True, type=click.Path(), metavar="RUN...")
 @click.option("--force", is_flag=True, help="Show runs of different conditions together, the differences beside them.")
 @click.option("--rescore", is_flag=True, help="Grade the stored answers again first, and write what changed.")
 @click.option("--show", is_flag=True, help="Print one trajectory instead: --show RUN PROBLEM[:SAMPLE].")
@@ -50,7 +51,9 @@ from sgl_specreason.results.transcript import plain, transcript
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the Markdown there, too, or the page."
 )
-def main(runs: tuple[Path, ...], out: Path | None, show: bool, html: bool, **options: Any) -> None:
+def main(
+    words: tuple[str, ...], out: Path | None, show: bool, html: bool, force: bool, rescore: bool, **options: Any
+) -> None:
     """Prints the table of one run, or compares several, paired by problem; writes each run's summary anew.
 
     A folder with several methods counts as its runs. Needs no engine.
@@ -63,15 +66,41 @@ def main(runs: tuple[Path, ...], out: Path | None, show: bool, html: bool, **opt
     if out is not None:
         _check_free(out)
     if show:
-        click.echo(_trajectory(runs))
-    elif html and out is not None:
-        _write(out, _page(runs, **options))
-        click.echo(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
-    else:
+        click.echo(_trajectory(words))
+        return
+    folders = {Path(word): load_runs(Path(word)) for word in words}
+    with _alone(folders, insists=rescore) as is_alone:
+        runs = _read(
+            folders, force=force, rescore=rescore, answers="--html" * html or "--calibrate" * options["calibrate"]
+        )
+        if html and out is not None:
+            from sgl_specreason.results.page.build import page
+
+            _write(out, page(runs))
+            click.echo(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
+            return
         text, markdown = _report(runs, **options)
+        if is_alone:
+            for folder, own in folders.items():
+                write(folder, own)
         if out is not None:
             _write(out, markdown)
         click.echo(plain(text), nl=False)
+
+
+@contextmanager
+def _alone(folders: Collection[Path], *, insists: bool) -> Iterator[bool]:
+    """Keeps other processes from writing these runs. Where one does already that is said, or where it `insists` a RecordError."""
+    with ExitStack() as stack:
+        is_alone = True
+        try:
+            stack.enter_context(held(*folders))
+        except RecordError as error:
+            if insists:
+                raise
+            is_alone = False
+            click.echo(f"{one_line(str(error))}; no summary is written", err=True)
+        yield is_alone
 
 
 def _check_free(out: Path) -> None:
@@ -97,24 +126,16 @@ def _write(out: Path, text: str) -> None:
         raise UsageError(f"-o {out}: cannot be written: {error.strerror}") from None
 
 
-def _trajectory(words: Sequence[Path]) -> str:
+def _trajectory(words: Sequence[str]) -> str:
     if len(words) != 2:
         raise UsageError("--show wants a run folder and a problem: --show RUN PROBLEM[:SAMPLE]")
-    return transcript(load_runs(words[0]), str(words[1]))
+    return transcript(load_runs(Path(words[0])), words[1])
 
 
-def _page(folders: Sequence[Path], *, force: bool, rescore: bool, **others: Any) -> str:
-    from sgl_specreason.results.page.build import page
-
-    runs = _read(folders, force=force, rescore=rescore)
-    _check_replays(runs, answers="--html")
-    return page(runs)
-
-
-def _read(folders: Sequence[Path], *, force: bool, rescore: bool) -> list[Run]:
+def _read(folders: Mapping[Path, list[Run]], *, force: bool, rescore: bool, answers: str) -> list[Run]:
     """The runs of these folders, graded again if asked to. Raises UsageError, naming the keys, if they do not compare."""
-    found = [run for folder in folders for run in load_runs(folder)]
-    _check_replays(found, rescore=rescore)
+    found = [run for runs in folders.values() for run in runs]
+    _check_replays(found, answers="--rescore" if rescore else answers)
     varied = found[0].varied if len(folders) == 1 else ()
     if (differ := differing(found, swept=varied)) and not force:
         told = {
@@ -127,33 +148,22 @@ def _read(folders: Sequence[Path], *, force: bool, rescore: bool) -> list[Run]:
     if rescore:
         for run in found:
             click.echo(rescored(run.path, run.config), err=True)
-        found = [run for folder in folders for run in load_runs(folder)]
     return found
 
 
-def _check_replays(runs: Sequence[Run], *, rescore: bool = False, answers: str = "") -> None:
-    """Raises UsageError where a replay would pass for a run, or is asked for answers."""
+def _check_replays(runs: Sequence[Run], *, answers: str) -> None:
+    """Raises UsageError where a replay would pass for a run, or is asked for answers by this option."""
     replays = [run.is_replay for run in runs]
     if any(replays) and not all(replays):
         raise UsageError("a replay has no answers and does not compare with a run; show them one by one")
-    if any(replays) and (rescore or answers):
-        raise UsageError(f"{answers or '--rescore'}: a replay has no answers")
+    if any(replays) and answers:
+        raise UsageError(f"{answers}: a replay has no answers")
 
 
 def _report(
-    folders: Sequence[Path],
-    *,
-    force: bool,
-    rescore: bool,
-    as_json: bool,
-    markdown: bool,
-    calibrate: bool,
-    risk: float,
-    confidence: float,
+    runs: Sequence[Run], *, as_json: bool, markdown: bool, calibrate: bool, risk: float, confidence: float
 ) -> tuple[str, str]:
     """What is asked for, as it is printed and as Markdown."""
-    _check_replays(_read(folders, force=force, rescore=rescore), answers="--calibrate" if calibrate else "")
-    runs = [run for folder in folders for run in written(folder)]
     if calibrate:
         from sgl_specreason.results.calibrate import calibration
 

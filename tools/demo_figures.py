@@ -15,7 +15,7 @@ from typing import Any
 from options import Parser
 
 from sgl_specreason.errors import UsageError
-from sgl_specreason.results.calibrate import auroc, judged_drafts
+from sgl_specreason.results.calibrate import aurocs, drafts_of, signal
 from sgl_specreason.results.summary import load_runs
 
 
@@ -25,21 +25,17 @@ def figures(folder: Path) -> dict[str, Any]:
     if missing := {"base", "small", "specreason"} - runs.keys():
         raise UsageError(f"{folder}: has no run of {', '.join(sorted(missing))}")
     summaries = {method: run.summary for method, run in runs.items()}
-    drafts = judged_drafts(runs["specreason"])
-
-    def by_signal(name: str) -> float:
-        values = [(draft.step_right, draft.signal(name) or 0.0) for draft in drafts]
-        return auroc([value for right, value in values if right], [value for right, value in values if not right])
-
+    drafts = drafts_of([runs["specreason"]])
+    greedy = Counter(signal(drafts, "greedy").astype(int).tolist())
     spec, base = summaries["specreason"], summaries["base"]
     return {
         "problems": spec.n,
         "accuracy": {name: summary.accuracy for name, summary in summaries.items()},
-        "judge_auroc_expected": round(by_signal("expected"), 4),
-        "judge_auroc_greedy": round(by_signal("greedy"), 4),
+        "judge_auroc_expected": round(aurocs(drafts, "expected")[0], 4),
+        "judge_auroc_greedy": round(aurocs(drafts, "greedy")[0], 4),
         "drafts_judged": len(drafts),
-        "drafts_right_share": round(sum(bool(draft.step_right) for draft in drafts) / len(drafts), 4),
-        "digits_used": dict(sorted(Counter(int(draft.signal("greedy") or 0) for draft in drafts).items())),
+        "drafts_right_share": round(float(drafts["step_right"].mean()), 4),
+        "digits_used": dict(sorted(greedy.items())),
         "offloaded_steps_share": spec.offloaded_steps_share,
         "label_mass_mean": spec.label_mass_mean,
         "wall_s": {name: round(summary.wall_s, 1) for name, summary in summaries.items()},

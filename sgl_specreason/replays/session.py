@@ -1,7 +1,6 @@
 """Owns the run of a replay: a plan whose problems are those of a trace, and a session without answers and grades."""
 
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
@@ -16,7 +15,7 @@ from sgl_specreason.plan.limits import Room
 from sgl_specreason.plan.plan import Plan, Variant
 from sgl_specreason.replays.trace import Trace, TracedProblem
 from sgl_specreason.replays.trajectory import Replayed
-from sgl_specreason.results.folder import write_json
+from sgl_specreason.results.folder import RunFolder, write_json
 from sgl_specreason.results.records import CONFIG, read_config
 from sgl_specreason.run.interruption import Interruption
 from sgl_specreason.run.session import Record, Session
@@ -109,9 +108,9 @@ class ReplaySession(Session):
     def graded(self, record: Record, gold: str) -> Record:
         return {"correct": None, "answer": None, "gold": "", "grader": "none"}
 
-    def run(self, top: Path, folders: dict[Variant, Path], interruption: Interruption, *, resume: bool) -> None:
-        Session.run(self, top, folders, interruption, resume=resume)
+    def run(self, folders: dict[Variant, RunFolder], interruption: Interruption) -> None:
+        Session.run(self, folders, interruption)
         held = footprint.measured(self.endpoints)
         for variant in self.variants:
-            file = folders[variant] / CONFIG
+            file = folders[variant].path / CONFIG
             write_json(file, read_config(file) | {"memory": held})

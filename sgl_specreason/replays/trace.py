@@ -7,12 +7,14 @@ import hashlib
 import json
 import random
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sgl_specreason.errors import RecordError, UsageError
-from sgl_specreason.results.lines import Finished, Step
+from sgl_specreason.results.lines import Finished, Record, Step
 from sgl_specreason.results.summary import Run, load_runs
 from sgl_specreason.text.steps import pieces
 
@@ -160,7 +162,7 @@ def from_run(folder: Path) -> Trace:
     if not usable:
         raise RecordError(f"{folder}: holds no run of {', '.join(DRAFTING)} or base to replay")
     run = usable[0]
-    problems = tuple(_problem(run, record) for record in run.records if isinstance(record, Finished))
+    problems = tuple(run.of(_problem))
     if not problems:
         raise RecordError(f"{run.path}: holds no finished trajectory to replay")
     first_n = run.policy.first_n if run.method in DRAFTING else 0
@@ -168,7 +170,9 @@ def from_run(folder: Path) -> Trace:
     return Trace(name=run.settings.bench, origin=origin, problems=problems, first_n=first_n)
 
 
-def _problem(run: Run, record: Finished) -> TracedProblem:
+def _problem(run: Run, record: Record) -> Iterator[TracedProblem]:
+    if not isinstance(record, Finished):
+        return
     name = f"{record.problem_id}:{record.sample}" if record.sample else record.problem_id
     where = f"{run.path}: problem {name}"
     prompts = [request.prompt_tokens for request in record.requests if request.purpose != "judge"]
@@ -180,7 +184,7 @@ def _problem(run: Run, record: Finished) -> TracedProblem:
         steps = [step for thought in record.steps for step in _cut(where, thought.text, thought.tokens)]
     if not steps:
         raise RecordError(f"{where}: has no steps to replay")
-    return TracedProblem(
+    yield TracedProblem(
         id=name,
         prompt=min(tokens for tokens in prompts if tokens),
         steps=tuple(steps),
@@ -191,7 +195,13 @@ def _problem(run: Run, record: Finished) -> TracedProblem:
 def _step(step: Step) -> TracedStep:
     written = max(1, step.tokens)
     draft = max(1, step.draft.tokens) if step.draft else written
-    return TracedStep(draft=draft, regenerated=written, accepted=step.accepted)
+    return _sized(draft, written, step.accepted)
+
+
+@cache
+def _sized(draft: int, regenerated: int, accepted: bool | None = None) -> TracedStep:
+    """Steps that are the same are one: there are millions of them in a long run, and few sizes."""
+    return TracedStep(draft=draft, regenerated=regenerated, accepted=accepted)
 
 
 def _cut(where: str, text: str, tokens: int) -> list[TracedStep]:
@@ -207,7 +217,7 @@ def _cut(where: str, text: str, tokens: int) -> list[TracedStep]:
             begun = until
     if tokens > begun:
         found.append(tokens - begun)
-    return [TracedStep(draft=size, regenerated=size) for size in found or [1]]
+    return [_sized(size, size) for size in found or [1]]
 
 
 def checked_share(text: str) -> float:

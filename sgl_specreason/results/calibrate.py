@@ -6,46 +6,58 @@ says less of one step.
 """
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from sgl_specreason.method.score import RANGES, ScoreRule
-from sgl_specreason.results import stats
 from sgl_specreason.results.certify import certify, confidence_of_each, problems_needed
-from sgl_specreason.results.lines import Finished, Said
-from sgl_specreason.results.summary import Run, base_of, differing
+from sgl_specreason.results.lines import Finished, Record, Said
+from sgl_specreason.results.summary import Run, base_of, differing, outcomes
+
+if TYPE_CHECKING:
+    from sgl_specreason.demo.problems import Problem
 
 DIGIT_THRESHOLDS = tuple(range(10))
+Floats = Sequence[float] | NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """A draft as its judge saw it. `step_right` is None where nobody knows."""
+SAID = ("p_yes", "label_mass", "logprob_mean", "logprob_min", "confidence")
+COLUMNS = np.dtype(
+    [("digits", "f8", (10,)), *((name, "f8") for name in SAID), ("step_right", "f8"), ("ended_right", "?")]
+)
+Drafts = NDArray[np.void]
+"""Drafts as their judge saw them, a row each: there are millions of them. NaN is what it was not asked for, and as `step_right`
+what nobody knows."""
+_COLUMN_OF = {"min": "logprob_min", "mean": "logprob_mean", "p_yes": "p_yes", "confidence": "confidence"}
 
-    said: Said
-    step_right: bool | None
-    ended_right: bool
 
-    def signal(self, name: str) -> float | None:
-        """Higher is better; None where this judge was not asked for it."""
-        digits = self.said.digits
-        match name:
-            case "greedy":
-                return float(max(range(10), key=lambda at: (digits[at], -at))) if digits else None
-            case "expected":
-                return sum(at * p for at, p in enumerate(digits)) if digits else None
-            case "min":
-                return self.said.logprob_min
-            case "mean":
-                return self.said.logprob_mean
-            case "p_yes":
-                return self.said.p_yes
-            case "confidence":
-                return self.said.confidence
-        raise ValueError(f"no signal {name}")
+def rows(found: Iterable[tuple[Said, bool | None, bool]]) -> Drafts:
+    """What was said of each draft, whether it is right, and whether its trajectory ended right."""
+    return np.array(
+        [
+            (said.digits or [math.nan] * 10, *(_known(getattr(said, name)) for name in SAID), _known(right), ended)
+            for said, right, ended in found
+        ],
+        COLUMNS,
+    )
+
+
+def _known(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def signal(drafts: Drafts, name: str) -> NDArray[np.float64]:
+    """Of each draft; higher is better."""
+    digits = drafts["digits"]
+    if name == "greedy":
+        return np.where(np.isnan(digits[:, 0]), math.nan, digits.argmax(axis=1))
+    if name == "expected":
+        return np.asarray((digits * np.arange(10)).sum(axis=1))
+    return np.asarray(drafts[_COLUMN_OF[name]])
 
 
 SIGNALS = {
@@ -58,130 +70,141 @@ SIGNALS = {
 }
 
 
-def judged_drafts(run: Run) -> list[Judged]:
-    """Every draft of the run that base said something of, those that were not the best of their step too."""
-    is_right = _truth(run)
-    found = []
-    for record in run.records:
-        if not isinstance(record, Finished):
-            continue
-        before: list[str] = []
-        for step in record.steps:
-            drafts = [(step, step.draft or step), *((other, other) for other in step.others)]
-            found += [
-                Judged(
-                    said=said,
-                    step_right=is_right(record.problem_id, before, draft.text),
-                    ended_right=bool(record.correct),
-                )
-                for said, draft in drafts
-                if said.score is not None
-            ]
-            before.append(step.text)
-    return found
+def judged_drafts(run: Run, record: Record) -> Iterator[Drafts]:
+    """The part of a run that its judge had: every draft that base said something of, also if it was not the best of its step."""
+    if not isinstance(record, Finished):
+        return
+    chain = _chains().get(record.problem_id) if run.settings.bench == "demo" else None
+    found: list[tuple[Said, bool | None, bool]] = []
+    before: list[str] = []
+    for step in record.steps:
+        for said, draft in [(step, step.draft or step), *((other, other) for other in step.others)]:
+            if said.score is not None:
+                right = chain.step_is_right(before, draft.text) if chain else None
+                found.append((said, right, bool(record.correct)))
+        before.append(step.text)
+    yield rows(found)
 
 
-def _truth(run: Run) -> Callable[[str, list[str], str], bool | None]:
-    if run.settings.bench != "demo":
-        return lambda problem, before, text: None
+def drafts_of(runs: Sequence[Run]) -> Drafts:
+    """Of all these runs."""
+    return np.concatenate([rows([]), *(drafts for run in runs for drafts in run.of(judged_drafts))])
+
+
+@cache
+def _chains() -> "dict[str, Problem]":
     from sgl_specreason.demo.problems import problems
 
-    chains = {f"demo-{number:03d}": problem for number, problem in enumerate(problems("test", 200), 1)}
-    return lambda problem, before, text: chains[problem].step_is_right(before, text) if problem in chains else None
+    return {f"demo-{number:03d}": problem for number, problem in enumerate(problems("test", 200), 1)}
 
 
-def auroc(right: Sequence[float], wrong: Sequence[float]) -> float:
+def auroc(right: Floats, wrong: Floats) -> float:
     """The probability that a right one has the higher value, equal ones as half. NaN without both."""
-    if not right or not wrong:
+    if not len(right) or not len(wrong):
         return math.nan
     lower = np.sort(wrong)
     below, not_above = np.searchsorted(lower, right, "left"), np.searchsorted(lower, right, "right")
     return float((below + not_above).mean() / (2 * len(wrong)))
 
 
-def entropy_bits(shares: Sequence[float]) -> float:
-    """Of a distribution, in bits."""
-    return -sum(p * math.log2(p) for p in shares if p > 0)
+def aurocs(drafts: Drafts, name: str) -> tuple[float, float]:
+    """Of a signal, to tell right steps from wrong ones, and steps of trajectories that ended right."""
+    values, right, ended = signal(drafts, name), drafts["step_right"], drafts["ended_right"]
+    return auroc(values[right == 1], values[right == 0]), auroc(values[ended], values[~ended])
 
 
-def acceptance(judged: Sequence[Judged], rule: ScoreRule, threshold: float) -> tuple[float, float, float]:
+def entropy_bits(shares: ArrayLike) -> Any:
+    """Of a distribution, or of each of several, in bits."""
+    p = np.asarray(shares)
+    return -(p * np.log2(np.where(p > 0, p, 1))).sum(axis=-1)
+
+
+def acceptance(drafts: Drafts, rule: ScoreRule, threshold: float) -> tuple[float, float, float]:
     """The shares of all drafts, of right ones and of wrong ones that this threshold keeps; NaN where there are none."""
+    above = drafts["digits"][:, math.ceil(threshold) :]
+    keeps = above.sum(axis=1) >= 0.5 if rule == "p_ge" else signal(drafts, rule) >= threshold
+    right = drafts["step_right"]
+    return _share(keeps), _share(keeps[right == 1]), _share(keeps[right == 0])
 
-    def keeps(draft: Judged) -> bool:
-        if rule == "p_ge":
-            return bool(sum(draft.said.digits[math.ceil(threshold) :]) >= 0.5)
-        value = draft.signal(rule)
-        return value is not None and value >= threshold
 
-    def share(drafts: list[Judged]) -> float:
-        return stats.mean([float(keeps(draft)) for draft in drafts])
+def _share(values: NDArray[Any]) -> float:
+    return float(values.mean()) if len(values) else math.nan
 
-    known = [draft for draft in judged if draft.step_right is not None]
-    return share(list(judged)), share([d for d in known if d.step_right]), share([d for d in known if not d.step_right])
+
+def _right(drafts: Drafts) -> float:
+    """The share of right ones among those of which it is known."""
+    return _share(_known_of(drafts["step_right"]))
+
+
+def _known_of(values: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(values[~np.isnan(values)])
+
+
+def with_digits(drafts: Drafts) -> Drafts:
+    """Those that were judged by digits."""
+    return np.asarray(drafts[~np.isnan(drafts["digits"][:, 0])])
 
 
 def calibration(runs: Sequence[Run], *, risk: float, confidence: float) -> str:
     """The report, as Markdown that also reads as text."""
     lines: list[str] = []
     for run in runs:
-        drafts = judged_drafts(run)
-        if drafts:
+        run.read(outcomes, judged_drafts)
+        drafts = drafts_of([run])
+        if len(drafts):
             lines += _about(run, drafts)
     lines += _recommendations(runs, risk=risk, confidence=confidence)
     return "\n".join(lines) + "\n"
 
 
-def _about(run: Run, drafts: list[Judged]) -> Iterator[str]:
+def _about(run: Run, drafts: Drafts) -> Iterator[str]:
     policy = run.policy
-    known = [draft for draft in drafts if draft.step_right is not None]
     yield f"## {run.path.name}"
     yield ""
-    words = f", {_percent(_right(known))} % of them right" if known else ""
+    right = _right(drafts)
+    words = "" if math.isnan(right) else f", {_percent(right)} % of them right"
     settings = f"judge {policy.judge}, rule {policy.score_rule}, threshold {policy.threshold:g}"
     yield f"{run.method}, {settings}: {len(drafts)} judged drafts of {len(run.outcomes)} trajectories{words}."
     yield ""
-    mass = [draft.said.label_mass for draft in drafts if draft.said.label_mass is not None]
-    if mass:
+    mass = _known_of(drafts["label_mass"])
+    if len(mass):
         yield f"Label mass: mean {np.mean(mass):.3f}, lowest 5 % under {np.percentile(mass, 5):.3f}."
-    digits = [draft for draft in drafts if draft.said.digits]
-    if digits:
+    digits = with_digits(drafts)
+    if len(digits):
         yield from _digits(digits)
-    yield from _aurocs(drafts, known)
-    if digits:
+    yield from _aurocs(drafts)
+    if len(digits):
         yield from _thresholds(digits)
     yield ""
 
 
-def _digits(drafts: list[Judged]) -> Iterator[str]:
-    counts = Counter(int(draft.signal("greedy") or 0) for draft in drafts)
-    shares = [counts[digit] / len(drafts) for digit in range(10)]
-    own = np.mean([entropy_bits(draft.said.digits) for draft in drafts])
-    used, spread = sum(share >= 0.01 for share in shares), f"{entropy_bits(shares):.2f} of {math.log2(10):.2f} bits"
+def _digits(drafts: Drafts) -> Iterator[str]:
+    greedy = signal(drafts, "greedy").astype(int)
+    shares = np.bincount(greedy, minlength=10) / len(drafts)
+    own = entropy_bits(drafts["digits"]).mean()
+    used, spread = sum(shares >= 0.01), f"{entropy_bits(shares):.2f} of {math.log2(10):.2f} bits"
     yield f"Greedy digits: {used} of ten used (1 % or more each), entropy {spread}; one judgement's own is {own:.2f} on average."
     yield ""
     yield "| greedy digit | drafts | step right % | trajectory right % |"
     yield "|--:|--:|--:|--:|"
     for digit in range(10):
-        mine = [draft for draft in drafts if draft.signal("greedy") == digit]
-        if mine:
-            ended = stats.mean([float(draft.ended_right) for draft in mine])
-            yield f"| {digit} | {len(mine)} | {_percent(_right(mine))} | {_percent(ended)} |"
+        mine = drafts[greedy == digit]
+        if len(mine):
+            yield f"| {digit} | {len(mine)} | {_percent(_right(mine))} | {_percent(_share(mine['ended_right']))} |"
     yield ""
 
 
-def _aurocs(drafts: list[Judged], known: list[Judged]) -> Iterator[str]:
+def _aurocs(drafts: Drafts) -> Iterator[str]:
     yield "| what base said | AUROC, step right | AUROC, trajectory right |"
     yield "|---|--:|--:|"
     for name, words in SIGNALS.items():
-        values = [(draft, value) for draft in drafts if (value := draft.signal(name)) is not None]
-        if values:
-            by_step = auroc([v for d, v in values if d.step_right], [v for d, v in values if d.step_right is False])
-            by_end = auroc([v for d, v in values if d.ended_right], [v for d, v in values if not d.ended_right])
-            yield f"| {words} | {_number(by_step)} | {_number(by_end)} |"
+        asked = drafts[~np.isnan(signal(drafts, name))]
+        if len(asked):
+            yield f"| {words} | {' | '.join(map(_number, aurocs(asked, name)))} |"
     yield ""
 
 
-def _thresholds(drafts: list[Judged]) -> Iterator[str]:
+def _thresholds(drafts: Drafts) -> Iterator[str]:
     rules: tuple[ScoreRule, ...] = ("greedy", "expected", "p_ge")
     yield "Kept at a threshold, % of all drafts (of right ones / of wrong ones), judged on the drafts of this run:"
     yield ""
@@ -238,10 +261,6 @@ def _recommendations(runs: Sequence[Run], *, risk: float, confidence: float) -> 
             f"{len(groups)} tables was tested at {100 * each:g} % (Bonferroni)."
         )
         yield ""
-
-
-def _right(drafts: Sequence[Judged]) -> float:
-    return stats.mean([float(draft.step_right) for draft in drafts if draft.step_right is not None])
 
 
 def _percent(value: float) -> str:

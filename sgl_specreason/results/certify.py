@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sgl_specreason.results import stats
-from sgl_specreason.results.summary import Run, by_problem
+from sgl_specreason.results.numbers import by_problem
+from sgl_specreason.results.summary import Run
 
 
 def risk_p_value(losses: Sequence[float], risk: float, *, confidence: float) -> float:

@@ -8,14 +8,14 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sgl_specreason.errors import RecordError, UsageError, WriteError
-from sgl_specreason.results.lines import Finished
-from sgl_specreason.results.records import CONFIG, SUMMARY, TRAJECTORIES, Key, is_torn, read_config, with_lines
+from sgl_specreason.results.lines import Finished, Outcome
+from sgl_specreason.results.records import CONFIG, SUMMARY, TRAJECTORIES, Key, is_cut, outcome, read_config, with_lines
 
 LONE_SURROGATES = "backslashreplace"
 """UTF-8 has no half pairs; inside a JSON string what this writes instead is the very escape for one."""
@@ -81,36 +81,56 @@ def _write(path: Path, parts: Iterable[bytes]) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class RunFolder:
-    """One method's run on disk. `done` holds the keys of its finished trajectories, `torn` whether a torn line was dropped."""
+    """One method's run on disk.
+
+    `outcomes` are those of its finished trajectories, and `done` their keys. Where it is not `tidy`, what is to be dropped is
+    still there: failed trajectories, and a `torn` last line.
+    """
 
     path: Path
-    done: set[Key]
+    outcomes: list[Outcome] = field(default_factory=list)
+    done: set[Key] = field(default_factory=set)
     torn: bool = False
+    tidy: bool = True
 
     @classmethod
     def open(cls, path: Path, config: dict[str, Any], *, resume: bool) -> "RunFolder":
-        """Begins a run in `path`, or goes on with one.
+        """Begins a run in `path`, or goes on with one. Raises what `found` and `begin` do."""
+        run = cls.found(path) if resume else cls(path=path)
+        run.begin(config)
+        return run
 
-        Going on keeps finished trajectories and drops failed ones, to be run again. Raises RecordError if the folder's
-        settings differ (the keys are named) or a line other than a torn last one is malformed.
+    @classmethod
+    def found(cls, path: Path) -> "RunFolder":
+        """The run that stands in `path`, in one pass that changes nothing.
+
+        Raises RecordError if a line other than a torn last one is malformed.
         """
-        path.mkdir(parents=True, exist_ok=True)
-        done: set[Key] = set()
-        torn = False
+        run, last = cls(path=path), b"\n"
+        for line, record in with_lines(path):
+            last = line
+            if isinstance(record, Finished):
+                run.done.add((record.problem_id, record.sample))
+                run.outcomes.append(outcome(record))
+            else:
+                run.tidy = False
+        if is_cut(path):
+            run.torn, run.tidy = last.endswith(b"\n"), False
+        return run
 
-        def finished() -> Iterator[bytes]:
-            for line, record in with_lines(path):
-                if isinstance(record, Finished):
-                    done.add((record.problem_id, record.sample))
-                    yield line
+    def begin(self, config: dict[str, Any]) -> None:
+        """Makes the folder, or drops what does not stay in it: failed trajectories run again, finished ones do not.
 
-        if resume and (path / CONFIG).exists():
-            check_settings(path, config["settings"])
-            torn = is_torn(path)
-            replace_lines(path, finished())
-        (path / SUMMARY).unlink(missing_ok=True)
-        write_json(path / CONFIG, config)
-        return cls(path=path, done=done, torn=torn)
+        Raises RecordError if the folder's settings differ (the keys are named).
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if (self.path / CONFIG).exists():
+            check_settings(self.path, config["settings"])
+        if not self.tidy:
+            replace_lines(self.path, (line for line, _ in with_lines(self.path, self.done)))
+            self.tidy = True
+        (self.path / SUMMARY).unlink(missing_ok=True)
+        write_json(self.path / CONFIG, config)
 
     def append(self, record: dict[str, Any]) -> None:
         """Writes one finished or failed trajectory; it is in the file when this returns.
@@ -168,18 +188,25 @@ def rewrite_summary(path: Path, summary: dict[str, Any], table: str) -> None:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Keeps every other process from writing runs in the folder `path`. Raises RecordError where one does already."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(folder)
-        raise RecordError(f"{path}: another process is writing this run") from None
-    try:
+def held(*paths: Path) -> Iterator[None]:
+    """Keeps every other process from writing runs in these folders, and in those that they are in as a run's parts.
+
+    Raises RecordError where one does already.
+    """
+    own = {path.resolve(): path for path in paths}
+    around = {path.parent: word for path, word in own.items() if path.parent not in own}
+    with ExitStack() as stack:
+        for path, word in [*own.items(), *around.items()]:
+            try:
+                folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+                stack.callback(os.close, folder)
+                fcntl.flock(folder, (fcntl.LOCK_EX if path in own else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RecordError(f"{word}: another process is writing this run") from None
+            except OSError as error:
+                if path in own:
+                    raise RecordError(f"{word}: cannot be locked: {error.strerror}") from None
         yield
-    finally:
-        os.close(folder)
 
 
 def check_settings(path: Path, settings: dict[str, Any]) -> None:

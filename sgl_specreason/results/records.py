@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -10,38 +10,52 @@ import msgspec
 
 from sgl_specreason.errors import RecordError
 from sgl_specreason.results.lines import Failed, Finished, Outcome, Record
-from sgl_specreason.results.schema import Config, Policy, Sweep
-from sgl_specreason.typed import Misfit, typed
+from sgl_specreason.results.schema import Config, Data, Policy, Sweep
+from sgl_specreason.typed import Count, Misfit, typed
 
 Key = tuple[str, int]
 CONFIG, TRAJECTORIES, SUMMARY, SWEEP = "config.json", "trajectories.jsonl", "summary.json", "sweep.json"
-_decode = msgspec.json.Decoder(Finished).decode
 
 
-def trajectories(path: Path) -> Iterator[Record]:
-    """The records of a run folder, one at a time.
+class _Keyed(Data, frozen=True, kw_only=True):
+    problem_id: str
+    sample: Count
+
+
+_decode, _decode_key = msgspec.json.Decoder(Finished).decode, msgspec.json.Decoder(_Keyed).decode
+
+
+def trajectories(path: Path, only: Collection[Key] | None = None) -> Iterator[Record]:
+    """The records of a run folder, one at a time, or `only` those with these keys.
 
     A torn last line is left out; raises RecordError (file:line) for any other bad one.
     """
-    return (record for _, record in with_lines(path))
+    return (record for _, record in with_lines(path, only))
 
 
-def outcomes(path: Path) -> Iterator[Outcome]:
-    """The same, of each record what the numbers need."""
-    return (msgspec.convert(record, Outcome, from_attributes=True) for record in trajectories(path))
+def outcome(record: Record) -> Outcome:
+    """What the numbers need of a record."""
+    return msgspec.convert(record, Outcome, from_attributes=True)
 
 
-def with_lines(path: Path) -> Iterator[tuple[bytes, Record]]:
-    """The records of a run folder with the lines that hold them, and more than is read."""
+def with_lines(path: Path, only: Collection[Key] | None = None) -> Iterator[tuple[bytes, Record]]:
+    """The records of a run folder with the lines that hold them, and more than is read.
+
+    Where `only` some are asked for, of others no more than the key is read, and nothing after the last one.
+    """
     file = path / TRAJECTORIES
     if not file.exists():
         return
     seen: set[Key] = set()
     with _opened(file) as content:
         for number, line in enumerate(content, 1):
+            if only is not None and len(seen) == len(only):
+                return
             if not line.strip():
                 continue
             try:
+                if only is not None and _key(line) not in only:
+                    continue
                 record = _read(line)
             except Misfit as error:
                 if not line.endswith(b"\n"):
@@ -62,6 +76,15 @@ def _read(line: bytes) -> Record:
         except (ValueError, RecursionError):
             pass  # msgspec knows no half pairs of surrogates, which a record may hold; or it is the line that is wrong
     return record_of(whole(line))
+
+
+def _key(line: bytes) -> Key:
+    """Raises Misfit."""
+    try:
+        found = _decode_key(line)
+    except (ValueError, RecursionError):
+        found = typed(whole(line), _Keyed)
+    return found.problem_id, found.sample
 
 
 def record_of(data: Any) -> Record:
@@ -87,8 +110,8 @@ def _opened(file: Path) -> BinaryIO:
         raise RecordError(f"{file}: cannot be read: {error.strerror}") from None
 
 
-def is_torn(path: Path) -> bool:
-    """Whether the last line of its records was cut off in writing."""
+def is_cut(path: Path) -> bool:
+    """Whether the last line of its records does not end: all of it may be there but for that, or not."""
     file = path / TRAJECTORIES
     if not file.exists() or not file.stat().st_size:
         return False

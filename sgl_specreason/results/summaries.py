@@ -1,5 +1,6 @@
 """Owns the summaries in run folders, made anew from the records. Knows no engines."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,21 @@ from typing import Any
 import msgspec
 
 from sgl_specreason.results.folder import rewrite_summary
+from sgl_specreason.results.lines import Outcome
 from sgl_specreason.results.summary import Run, against_base, knobs, load_runs
 from sgl_specreason.results.table import comparison
 
 
-def written(folder: Path) -> list[Run]:
-    """The runs in `folder` as they stand there, after writing each one's summary, and that of all if there are several."""
-    runs = load_runs(folder)
+def written(folder: Path, known: Mapping[Path, list[Outcome]] | None = None) -> list[Run]:
+    """The runs in `folder` as they stand there, after writing their summaries. What is `known` of a run is not read again."""
+    known = known or {}
+    runs = [run.with_outcomes(known[run.path]) if run.path in known else run for run in load_runs(folder)]
+    write(folder, runs)
+    return runs
+
+
+def write(folder: Path, runs: Sequence[Run]) -> None:
+    """Writes the summary of each of the runs in `folder`, and that of all if there are several."""
     for run in runs:
         rewrite_summary(run.path, msgspec.to_builtins(run.summary), comparison([run]).markdown())
     if [run.path for run in runs] != [folder]:
@@ -31,4 +40,3 @@ def written(folder: Path) -> list[Run]:
         else:
             content["methods"] = {run.method: entry for run, entry in zip(runs, entries, strict=True)}
         rewrite_summary(folder, content, comparison(runs).markdown())
-    return runs

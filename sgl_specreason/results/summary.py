@@ -1,8 +1,7 @@
-"""Owns the numbers of one run (design.md names them), made from its records and its config. Knows no engines and no tables."""
+"""Owns run folders as runs: what is read of their records, and which of them compare. Knows no engines and no tables."""
 
-import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,8 +10,9 @@ from sgl_specreason.errors import RecordError, UsageError
 from sgl_specreason.method.policy import METHODS
 from sgl_specreason.results import stats
 from sgl_specreason.results.lines import Outcome, Record
-from sgl_specreason.results.records import begun_runs, outcomes, swept, trajectories
-from sgl_specreason.results.schema import Conditions, Config, Policy, ReplaySummary, Settings, Summary, Value
+from sgl_specreason.results.numbers import by_problem, grouped, summarise
+from sgl_specreason.results.records import begun_runs, outcome, swept, trajectories
+from sgl_specreason.results.schema import Config, Policy, Settings, Summary, Value
 from sgl_specreason.typed import typed
 
 T = TypeVar("T")
@@ -32,21 +32,41 @@ SHARED_SETTINGS = (
 )
 SHARED_POLICY = ("budget_tokens", "on_budget", "stop_loops", "answer_tokens", "temperature", "top_p")
 SHARED_CONDITIONS = ("versions", "gpu")
-WRITTEN_LATE_S = 60.0
-"""Lines stand in the order in which trajectories ended, but for the seconds that grading took."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run folder as it was read: of each trajectory its outcome, and the whole records for whoever asks.
+    """A run folder. Its records are read when somebody asks for something of them, and only that is kept.
 
-    `varied` are the settings of the sweep that it was read as a part of.
+    `varied` are the settings of the sweep that it is a part of.
     """
 
     path: Path
     config: Config
-    outcomes: list[Outcome]
     varied: frozenset[str] = frozenset()
+    _kept: dict[Any, list[Any]] = field(default_factory=dict, repr=False, compare=False)
+
+    def read(self, *parts: "Part[Any]") -> None:
+        """Makes these parts of its records in one pass, but those that were made before. Raises RecordError."""
+        made: dict[Any, list[Any]] = {part: [] for part in parts if part not in self._kept}
+        if made:
+            for record in trajectories(self.path):
+                for part, found in made.items():
+                    found.extend(part(self, record))
+            self._kept.update(made)
+
+    def of(self, part: "Part[T]") -> list[T]:
+        """What `part` makes of each record, in their order; by itself a pass of its own (`read`)."""
+        self.read(part)
+        return self._kept[part]
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return self.of(outcomes)
+
+    def with_outcomes(self, known: list[Outcome]) -> "Run":
+        """The run with outcomes that need not be read."""
+        return replace(self, _kept={outcomes: known})
 
     @property
     def settings(self) -> Settings:
@@ -66,18 +86,25 @@ class Run:
         return self.settings.trace is not None
 
     @cached_property
-    def records(self) -> list[Record]:
-        return list(trajectories(self.path))
-
-    @cached_property
     def summary(self) -> Summary:
         return summarise(self.outcomes, self.config)
 
 
+Part = Callable[[Run, Record], Iterable[T]]
+
+
+def outcomes(run: Run, record: Record) -> tuple[Outcome]:
+    """The part of a run's records that its numbers are made of."""
+    return (outcome(record),)
+
+
 def load_runs(folder: Path) -> list[Run]:
-    """The run that `folder` is, or the runs that it holds, in the order of METHODS and their knobs. Raises RecordError."""
-    found, varied = begun_runs(folder).items(), swept(folder)
-    runs = [Run(path=path, config=config, outcomes=list(outcomes(path)), varied=varied) for path, config in found]
+    """The run that `folder` is, or the runs that it holds, in the order of METHODS and their knobs. Raises RecordError.
+
+    Their configs are read, their records are not yet.
+    """
+    varied = swept(folder)
+    runs = [Run(path=path, config=config, varied=varied) for path, config in begun_runs(folder).items()]
     order = [str(method) for method in METHODS]
     told = {
         run.path: [(str(type(value)), value) for value in values.values()]
@@ -99,149 +126,6 @@ def acceptance(folder: Path) -> float:
     if len(runs) != 1:
         raise UsageError(f"--match-acceptance {folder}: holds {len(runs)} runs of specreason with drafts, not one")
     return runs[0].summary.acceptance
-
-
-def summarise(outcomes: Sequence[Outcome], config: Config) -> Summary:
-    """The summary of one method's run. Failed trajectories are in `failed` and in nothing else.
-
-    Token counts are totals over the run, shares are 0..1, seconds are wall time.
-    """
-    settings, policy = config.settings, typed(config.settings.policy, Policy)
-    done = [outcome for outcome in outcomes if outcome.error is None]
-    sittings = _sittings(outcomes)
-    unknown = sum(outcome.latency_s for outcome in outcomes if outcome.start_s is None)
-    wall_s = sum(map(stats.busy_s, sittings)) + unknown / settings.concurrency
-    numbers = (
-        _answers(done, is_replay=settings.trace is not None) | _seconds(done, wall_s) | _steps(done) | _tokens(done)
-    )
-    numbers["most_at_once"] = max(map(stats.most_at_once, sittings), default=None)
-    numbers |= {name: getattr(settings, name) for name in ("bench", "method", "pair", "preset", "policy", "samples")}
-    numbers |= {
-        "concurrency": settings.concurrency,
-        "budget_tokens": policy.budget_tokens,
-        "trajectories": len(done),
-        "retries": sum(outcome.retries for outcome in outcomes),
-        "failed": len(outcomes) - len(done),
-        "partial": len(done) < config.expected,
-        "conditions": Conditions(**{name: getattr(config, name) for name in Conditions.__struct_fields__}),
-    }
-    if settings.trace is None:
-        return Summary(**numbers)
-    tokens = _total(done, "thinking_tokens") + _total(done, "answer_tokens")
-    return ReplaySummary(
-        **numbers,
-        dummy_weights=settings.dummy_weights
-        or any(info.load_format == "dummy" for info in config.server_info.values()),
-        trace=settings.trace,
-        throughput_tokens_per_s=stats.share(tokens, wall_s),
-        memory=config.memory,
-    )
-
-
-def _sittings(outcomes: Sequence[Outcome]) -> list[list[tuple[float, float]]]:
-    """When trajectories began and ended, where that is known: a list for each time that the machine was on.
-
-    A run that is resumed after a restart goes on with a clock that has begun anew.
-    """
-    found: list[list[tuple[float, float]]] = []
-    latest = math.inf
-    for outcome in outcomes:
-        if outcome.start_s is None:
-            continue
-        end = outcome.start_s + outcome.latency_s
-        if end < latest - WRITTEN_LATE_S:
-            found.append([])
-            latest = end
-        found[-1].append((outcome.start_s, end))
-        latest = max(latest, end)
-    return found
-
-
-def _total(done: Sequence[Outcome], name: str) -> Any:
-    return sum(getattr(outcome, name) for outcome in done)
-
-
-def _answers(done: Sequence[Outcome], *, is_replay: bool) -> dict[str, Any]:
-    """How often they are right; a replay has no answers."""
-    groups = by_problem(done)
-    right = [] if is_replay else list(groups.values())
-    fewest = min(map(len, right), default=0)
-    unanswered = sum(outcome.answer is None for outcome in done)
-    in_order = sorted(done, key=lambda outcome: outcome.sample)  # the first to end are not like the others
-    answers = list(_grouped(in_order, lambda outcome: (outcome.answer, bool(outcome.correct))).values())
-    passes = {str(k): stats.pass_at_k(right, k) for k in (1, 2, 4, 8, 16, 32) if 1 < k <= fewest}
-    majorities = {str(fewest): stats.maj_at_k(answers, fewest)} if fewest > 1 else {}
-    return {
-        "n": len(groups),
-        "accuracy": stats.accuracy(right),
-        "accuracy_se": stats.clustered_se(right),
-        "accuracy_ci95": stats.accuracy_ci95(right),
-        "pass_at_k": {k: stats.mean(each) for k, each in passes.items()},
-        "pass_at_k_ci95": {k: stats.mean_ci95(each) for k, each in passes.items()},
-        "maj_at_k": {k: stats.mean(each) for k, each in majorities.items()},
-        "maj_at_k_ci95": {k: stats.mean_ci95(each) for k, each in majorities.items()},
-        "no_answer_share": math.nan if is_replay else stats.share(unanswered, len(done)),
-        "grader_timeouts": sum(outcome.grader in ("timeout", "failed") for outcome in done),
-    }
-
-
-def _seconds(done: Sequence[Outcome], wall_s: float) -> dict[str, Any]:
-    latencies = [outcome.latency_s for outcome in done]
-    return {
-        "latency_mean_s": stats.mean(latencies),
-        "latency_p50_s": stats.percentile(latencies, 50),
-        "latency_p95_s": stats.percentile(latencies, 95),
-        "wall_s": wall_s,
-        "throughput_problems_per_s": stats.share(len(done), wall_s),
-    }
-
-
-def _steps(done: Sequence[Outcome]) -> dict[str, Any]:
-    """Who wrote the steps, and what the judge said of them."""
-    steps, drafts, accepted = (_total(done, name) for name in ("steps_kept", "drafts", "accepted"))
-    judged, masses = _total(done, "judged"), _total(done, "label_masses")
-    return {
-        "steps": steps,
-        "drafts": drafts,
-        "judged_steps": judged,
-        "unjudged_drafts": drafts - judged,
-        "accepted_steps": accepted,
-        "acceptance": stats.share(accepted, drafts),
-        "offloaded_steps_share": stats.share(_total(done, "steps_by_small"), steps),
-        "judge_requests": _total(done, "judge_requests"),
-        "label_mass_mean": _total(done, "label_mass_sum") / masses if masses else math.nan,
-        "truncated_share": stats.share(_total(done, "truncated"), len(done)),
-        "loops": sum(outcome.stop_reason == "loop" for outcome in done),
-    }
-
-
-TOTALS = (
-    "tokens_base", "tokens_small", "tokens_discarded", "tokens_dropped", "tokens_salvaged", "answer_tokens",
-    "prompt_tokens", "cached_tokens",
-)  # fmt: skip
-
-
-def _tokens(done: Sequence[Outcome]) -> dict[str, Any]:
-    totals = {name: _total(done, name) for name in TOTALS}
-    return totals | {
-        "offloaded_tokens_share": stats.share(_total(done, "tokens_small_kept"), _total(done, "thinking_tokens")),
-        "thinking_tokens_mean": stats.mean([outcome.thinking_tokens for outcome in done]),
-        "cached_share": stats.share(totals["cached_tokens"], totals["prompt_tokens"]),
-        "accept_length_mean": stats.share(_total(done, "tokens_speculated"), _total(done, "verify_steps")),
-    }
-
-
-def by_problem(outcomes: Sequence[Outcome]) -> dict[str, list[bool]]:
-    """Whether each sample of each problem is right; failed trajectories left out."""
-    return _grouped(outcomes, lambda outcome: bool(outcome.correct))
-
-
-def _grouped(outcomes: Sequence[Outcome], value: Callable[[Outcome], T]) -> dict[str, list[T]]:
-    groups: dict[str, list[T]] = {}
-    for outcome in outcomes:
-        if outcome.error is None:
-            groups.setdefault(outcome.problem_id, []).append(value(outcome))
-    return groups
 
 
 def differing(runs: Sequence[Run], *, swept: Collection[str] = ()) -> dict[str, list[Any]]:
@@ -290,7 +174,7 @@ def against_base(runs: Sequence[Run]) -> list[AgainstBase | None]:
         if base is None:
             found.append(None)
             continue
-        latencies = [_grouped(each.outcomes, lambda outcome: outcome.latency_s) for each in (base, run)]
+        latencies = [grouped(each.outcomes, lambda outcome: outcome.latency_s) for each in (base, run)]
         accuracy = None if run.is_replay else stats.paired(by_problem(run.outcomes), by_problem(base.outcomes))
         found.append(AgainstBase(accuracy=accuracy, speed_up=stats.ratio_of_means(*latencies)))
     return found

@@ -1,32 +1,37 @@
 """Owns how one trajectory is read in a terminal: its steps, who wrote them, what the judge said, what was thrown away."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.results.lines import Finished, Record, Said
+from sgl_specreason.results.records import trajectories
 from sgl_specreason.results.summary import Run
 
 BAR = " ▁▂▃▄▅▆▇█"
 COLOURS = {"base": "blue", "small": "yellow"}
 
 
-def transcript(runs: list[Run], wanted: str) -> str:
-    """The trajectory PROBLEM or PROBLEM:SAMPLE of each run that has it. Raises UsageError where none has."""
+def transcript(runs: Sequence[Run], wanted: str) -> str:
+    """The trajectory PROBLEM or PROBLEM:SAMPLE of each run that has it. Raises UsageError where none has.
+
+    Of other trajectories only the keys are read, and of those after it nothing.
+    """
     problem, _, sample = wanted.rpartition(":")
     keys = [(wanted, 0)]  # an id may have a colon in it
     if sample.isdecimal() and len(sample) < 10:
         keys.append((problem, int(sample)))
-    found = [(run, record) for run in runs for record in run.records if (record.problem_id, record.sample) in keys]
+    found = [line for run in runs for record in trajectories(run.path, keys) for line in lines_of(run, record)]
     if not found:
-        known = list(dict.fromkeys(record.problem_id for run in runs for record in run.records))
+        known = list(dict.fromkeys(record.problem_id for run in runs for record in trajectories(run.path)))
         words = plain(f"there are {', '.join(known[:3])}, ..., {known[-1]}") if known else "nothing has ended there"
         raise UsageError(f"no trajectory {wanted} (PROBLEM or PROBLEM:SAMPLE); {words}")
-    return "\n".join(line for run, record in found for line in _lines(run, record))
+    return "\n".join(found)
 
 
-def _lines(run: Run, record: Record) -> Iterator[str]:
+def lines_of(run: Run, record: Record) -> Iterator[str]:
+    """One trajectory, with the colours of a terminal."""
     yield click.style(plain(f"{run.method}: problem {record.problem_id}, sample {record.sample}"), bold=True)
     if not isinstance(record, Finished):
         yield click.style(f"failed: {plain(record.error)}", fg="red")

@@ -6,19 +6,19 @@ Whatever it prints goes to `say`.
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgl_specreason.engines import servers
-from sgl_specreason.errors import EngineGone, Interrupted, WriteError
+from sgl_specreason.errors import EngineGone, Interrupted, SpecReasonError, WriteError
 from sgl_specreason.plan import limits
-from sgl_specreason.plan.plan import Plan, Variant
-from sgl_specreason.results.folder import held
-from sgl_specreason.results.lines import Finished
-from sgl_specreason.results.records import trajectories
+from sgl_specreason.plan.plan import Plan
+from sgl_specreason.results.folder import RunFolder, held
+from sgl_specreason.results.summaries import written
+from sgl_specreason.results.summary import Run
 from sgl_specreason.run import serving
 from sgl_specreason.run.folders import folders_of, settled
 from sgl_specreason.run.interruption import Interruption
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from sgl_specreason.engines.endpoint import Endpoint
 
 Chats = dict[Author, ChatFormat]
-Stages = dict[bool, tuple[Variant, ...]]
 
 
 def run(
@@ -43,8 +42,10 @@ def run(
     interruption: Interruption,
     say: Say,
     kind: type[Session] = Session,
-) -> Path:
-    """Runs every variant of the plan, in sessions of this kind. Returns the folder with everything.
+) -> tuple[Path, list[Run]]:
+    """Runs every variant of the plan, in sessions of this kind. Returns the folder with everything, and its runs.
+
+    Their records are read once, where there are any already, and the summaries are written at the end.
 
     Raises UsageError before anything is started, EngineError where an engine fails for good, WriteError on a full disk,
     Interrupted on Ctrl-C and SIGTERM.
@@ -57,10 +58,15 @@ def run(
     top, folders = folders_of(plan, out, resume)
     if plan.why:
         say(plan.why)
-    stages = _unfinished(plan, folders)
     starts = Starts(plan=plan, access=access, logs=top / "logs", say=say)
     begun = partial(kind, chats=chats, say=say, keep_cache=access.keeps_cache)
-    with held(top), _saying_how_to_go_on(top, interruption), ExitStack() as whole:
+    with held(top), _saying_how_to_go_on(top, interruption), _summarised(top), ExitStack() as whole:
+        runs = {variant: RunFolder.found(path) for variant, path in folders.items()}
+        stages = {
+            key: variants
+            for key, variants in plan.stages.items()
+            if any(len(runs[variant].done) != plan.expected for variant in variants)
+        }
         importing = _importing()
         engines = attached or (whole.enter_context(starts.for_the_run()) if stages else {})
         for speculating, variants in stages.items():
@@ -73,8 +79,8 @@ def run(
                     if plan.concurrency == "auto":
                         session = session.with_measured_concurrency()
                         plan, rates = session.plan, session.rates
-                    session.run(top, folders, interruption, resume=resume is not None)
-    return top
+                    session.run(runs, interruption)
+        return top, written(top, {run.path: run.outcomes for run in runs.values()})
 
 
 def _check(plan: Plan, chats: Chats, attached: Engines, kind: type[Session]) -> None:
@@ -98,13 +104,15 @@ def _check_started(
     kind.check(plan, chats, limits.served(infos))
 
 
-def _unfinished(plan: Plan, folders: dict[Variant, Path]) -> Stages:
-    """The plan's stages without those of which nothing is missing in a run that was begun before."""
-
-    def is_finished(variant: Variant) -> bool:
-        return sum(isinstance(record, Finished) for record in trajectories(folders[variant])) == plan.expected
-
-    return {key: variants for key, variants in plan.stages.items() if not all(map(is_finished, variants))}
+@contextmanager
+def _summarised(top: Path) -> Iterator[None]:
+    """Writes the summaries of a run that ends early; where they cannot be, that must not hide why it ended."""
+    try:
+        yield
+    except BaseException:
+        with suppress(SpecReasonError):
+            written(top)
+        raise
 
 
 def _importing() -> threading.Thread:

@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 
 from sgl_specreason.method.policy import METHODS
 from sgl_specreason.plan.plan import Variant
@@ -12,7 +11,7 @@ from sgl_specreason.results.lines import Outcome
 class Progress:
     """What the bar says while a run goes on: running counts of each variant's trajectories."""
 
-    def __init__(self, done: dict[Variant, Iterator[Outcome]]) -> None:
+    def __init__(self, done: dict[Variant, list[Outcome]]) -> None:
         self.begin, self.tokens, self.failed = time.monotonic(), 0, 0
         self.counts: dict[Variant, Counter[str]] = {variant: Counter() for variant in done}
         for variant, found in done.items():

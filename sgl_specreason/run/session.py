@@ -1,4 +1,4 @@
-"""Owns the variants of a plan that share running engines: their trajectories, grades, records and summaries.
+"""Owns the variants of a plan that share running engines: their trajectories, grades and records.
 
 Knows nothing of how the engines came up. Whatever it prints goes to `say`.
 """
@@ -9,15 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from sgl_specreason.errors import RequestError, SpecReasonError
+from sgl_specreason.errors import RequestError
 from sgl_specreason.method.policy import is_alone
 from sgl_specreason.method.trajectory import Trajectory
 from sgl_specreason.plan import limits
@@ -25,17 +24,14 @@ from sgl_specreason.plan.benches import Row
 from sgl_specreason.plan.plan import MOST, Plan, Variant
 from sgl_specreason.plan.versions import commit
 from sgl_specreason.results.folder import RunFolder, without_texts
-from sgl_specreason.results.lines import Outcome
-from sgl_specreason.results.records import CONFIG, outcomes
+from sgl_specreason.results.records import CONFIG, outcome, record_of
 from sgl_specreason.results.rescore import graded
-from sgl_specreason.results.summaries import written
 from sgl_specreason.run.interruption import Interruption
 from sgl_specreason.run.knee import knee
 from sgl_specreason.run.progress import Progress
 from sgl_specreason.run.runner import run_all
 from sgl_specreason.text.chat import ChatFormat, other_end
 from sgl_specreason.text.steps import Author
-from sgl_specreason.typed import typed
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -119,43 +115,43 @@ class Session:
             counts.append(each * max(1, len(endpoint.replicas)))
         return max(1, min(counts))
 
-    def run(self, top: Path, folders: dict[Variant, Path], interruption: Interruption, *, resume: bool) -> None:
-        """Every trajectory that its variants' folders do not hold yet; each is written as it ends, the summaries at the end.
+    def run(self, folders: dict[Variant, RunFolder], interruption: Interruption) -> None:
+        """Every trajectory that its variants' folders do not hold yet; each is written as it ends.
 
-        `top` is the only run folder, or holds them all; those of other variants are begun, so that the summary of all knows that
-        they are missing. Raises KeyboardInterrupt after an interruption, when all is written.
+        The folders of other variants are begun, so that the summary of all knows that they are missing. Raises KeyboardInterrupt
+        after an interruption, when all is written.
         """
-        runs = self._begun(folders, resume=resume)
+        runs = self._begun(folders)
         total = self.plan.expected * len(runs)
         begun = sum(len(run.done) for run in runs.values())
         if begun < total:
             self._warm_up()
         gold = {row.id: row.answer for row in self.plan.problems}
-        progress = Progress({variant: outcomes(folders[variant]) for variant in runs})
-        with interruption.heeded(), closing(_bar(total, begun)) as bar, _summarised(top):
+        progress = Progress({variant: run.outcomes for variant, run in runs.items()})
+        with interruption.heeded(), closing(_bar(total, begun)) as bar:
             for variant, record in self._finished(runs, interruption.halt):
                 if "error" not in record:
                     record |= self.graded(record, gold[record["problem_id"]])
                 if self.plan.bench.private:
                     record = without_texts(record)
                 runs[variant].append(record)
-                progress.add(variant, typed(record, Outcome))
+                runs[variant].outcomes.append(outcome(record_of(record)))
+                progress.add(variant, runs[variant].outcomes[-1])
                 bar.set_postfix_str(progress.words(), refresh=False)
                 bar.update()
         if interruption.halt.is_set():
             raise KeyboardInterrupt
 
-    def _begun(self, folders: dict[Variant, Path], *, resume: bool) -> dict[Variant, RunFolder]:
+    def _begun(self, folders: dict[Variant, RunFolder]) -> dict[Variant, RunFolder]:
         """The open folders of this session's variants; those of others are begun."""
-        runs = {}
         for variant, folder in folders.items():
             if variant in self.variants:
-                runs[variant] = RunFolder.open(folder, self._config(variant), resume=resume)
-                if runs[variant].torn:
-                    self.say(f"{folder}: the last line was torn and is dropped; its trajectory runs again")
-            elif not (folder / CONFIG).exists():
-                RunFolder.open(folder, self._config(variant) | {"server_info": {}}, resume=False)
-        return runs
+                folder.begin(self._config(variant))
+                if folder.torn:
+                    self.say(f"{folder.path}: the last line was torn and is dropped; its trajectory runs again")
+            elif not (folder.path / CONFIG).exists():
+                folder.begin(self._config(variant) | {"server_info": {}})
+        return {variant: folders[variant] for variant in self.variants}
 
     def _finished(self, runs: dict[Variant, RunFolder], halt: threading.Event) -> Iterator[tuple[Variant, Record]]:
         """Every missing trajectory's record as it ends, until there is a halt."""
@@ -278,15 +274,3 @@ def _bar(total: int, begun: int) -> "tqdm[Any]":
 
     every_s = 0.1 if sys.stderr.isatty() else 10  # a log is not a screen
     return tqdm(total=total, initial=begun, file=sys.stderr, mininterval=every_s)
-
-
-@contextmanager
-def _summarised(top: Path) -> Iterator[None]:
-    """Writes the summaries at the end, however it came about; where they cannot be, that must not hide why it ended."""
-    try:
-        yield
-    except BaseException:
-        with suppress(SpecReasonError):
-            written(top)
-        raise
-    written(top)

@@ -1,8 +1,12 @@
 """The report: numbers from run folders alone, and what may be compared."""
 
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
@@ -10,10 +14,12 @@ from command_line import invoke
 from run_folders import answers, record, run_folder, settings
 
 from sgl_specreason.report import main
+from sgl_specreason.results import records
 from sgl_specreason.results.folder import write_json
 from sgl_specreason.results.lines import Finished
+from sgl_specreason.results.records import trajectories
 from sgl_specreason.results.summaries import written
-from sgl_specreason.results.summary import against_base, load_runs
+from sgl_specreason.results.summary import against_base
 from sgl_specreason.results.table import comparison
 
 
@@ -203,7 +209,7 @@ def test_rescoring_grades_what_is_stored(tmp_path: Path) -> None:
     done = invoke("report", "--rescore", folder)
     assert "1 verdicts changed" in done.stderr
     assert json.loads((folder / "summary.json").read_text())["accuracy"] == 1.0
-    (first, *_) = load_runs(folder)[0].records
+    (first, *_) = trajectories(folder)
     assert isinstance(first, Finished)
     assert first.grader == "math-verify"
 
@@ -301,3 +307,90 @@ def test_no_text_of_a_model_reaches_the_terminal_as_a_command(tmp_path: Path) ->
 def test_a_trajectory_that_is_not_there_is_one_line(tmp_path: Path, words: list[str]) -> None:
     done = invoke("report", "--show", shown_run(tmp_path / "run"), *words)
     assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize("problem", ["https://example.org/x", "a//b", "./x", "x:1", "../x", "/"])
+def test_an_id_that_looks_like_a_path_is_a_word(tmp_path: Path, problem: str) -> None:
+    """Issue 15: the word went through Path, so that `a//b` was looked for as `a/b`."""
+    folder = run_folder(tmp_path / "run", [record(n, correct=True, problem_id=problem, sample=n) for n in range(2)])
+    for word, sample in ((problem, 0), (f"{problem}:1", 1)):
+        assert f"problem {problem}, sample {sample}\n" in invoke("report", "--show", folder, word).stdout
+
+
+def test_of_other_trajectories_than_the_one_shown_no_more_than_the_key_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 15: 44 GiB were held to print one of 100,000. What comes after it is not even looked at."""
+    folder = run_folder(tmp_path / "run", answers(True, True, True))
+    with (folder / "trajectories.jsonl").open("a") as file:
+        file.write("{\n")
+    read = Mock(wraps=records._read)
+    monkeypatch.setattr(records, "_read", read)
+    assert "problem p1, sample 0" in invoke("report", "--show", folder, "p1").stdout
+    assert read.call_count == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "passes"), [([], 1), (["--json"], 1), (["--calibrate"], 1), (["--html", "-o", "page.html"], 2)]
+)
+def test_a_folder_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: list[str], passes: int) -> None:
+    """For a page twice: once it is known which trajectories it lists, their texts are read, and nothing after the last one."""
+    monkeypatch.chdir(tmp_path)
+    for method in ("base", "specreason"):
+        run_folder(tmp_path / "top" / method, answers(True, False), method=method)
+    opened = Mock(wraps=records._opened)
+    monkeypatch.setattr(records, "_opened", opened)
+    assert invoke("report", "top", *form).exit_code == 0
+    assert opened.call_count == 2 * passes
+
+
+@pytest.fixture
+def going_on(tmp_path: Path) -> Iterator[Path]:
+    """A run of two methods that another process writes."""
+    top = tmp_path / "top"
+    for method in ("base", "specreason"):
+        run_folder(top / method, answers(True, False), method=method)
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom sgl_specreason.results.folder import held\n"
+        "with held(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(top)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        yield top
+        other.communicate()
+
+
+def content(top: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in top.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("part", ["", "base"])
+def test_a_run_that_goes_on_is_not_graded_again(going_on: Path, part: str) -> None:
+    """Issue 15: what ended meanwhile was lost, 4 of 120 trajectories."""
+    before = content(going_on)
+    done = invoke("report", "--rescore", going_on / part)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == f"error: {going_on / part}: another process is writing this run\n"
+    assert content(going_on) == before
+
+
+@pytest.mark.parametrize("form", [[], ["--json"], ["--calibrate"], ["--html", "-o", "page.html"]])
+@pytest.mark.parametrize("part", ["", "base"])
+def test_a_run_that_goes_on_is_shown_and_not_marked_as_over(
+    going_on: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: list[str], part: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = content(going_on)
+    done = invoke("report", going_on / part, *form)
+    assert (done.exit_code, bool(done.stdout)) == (0, True)
+    assert done.stderr == f"{going_on / part}: another process is writing this run; no summary is written\n"
+    assert content(going_on) == before
+
+
+def test_a_report_of_a_run_and_of_a_part_of_it_is_not_in_its_own_way(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "top" / "base", answers(True), method="base")
+    done = invoke("report", tmp_path / "top", folder, folder)
+    assert (done.exit_code, done.stderr) == (0, "")

@@ -25,12 +25,12 @@ from sgl_specreason.plan.options import Options
 from sgl_specreason.plan.resolve import resolve
 from sgl_specreason.results.folder import RunFolder
 from sgl_specreason.results.lines import Finished
-from sgl_specreason.results.page.trajectories import packed, told
+from sgl_specreason.results.page.trajectories import fitted, packed, told
 from sgl_specreason.results.records import with_lines
 from sgl_specreason.results.summaries import written
 from sgl_specreason.results.summary import load_runs
 from sgl_specreason.results.table import comparison
-from sgl_specreason.results.transcript import transcript
+from sgl_specreason.results.transcript import lines_of
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.steps import BLANK_LINE, Author, pieces
 from sgl_specreason.text.tokenizers import load_tokenizer
@@ -242,10 +242,9 @@ def check_readable(path: Path, records: list[dict[str, Any]]) -> None:
     ]
     (run,) = load_runs(path)
     for record in read:
-        run.__dict__["records"] = [record]
-        transcript([run], record.problem_id).encode()
+        "\n".join(lines_of(run, record)).encode()
         json.dumps(told(record), allow_nan=False)
-    packed([told(record) for record in read[:50]], 10**6)
+    fitted([packed(told(record)) for record in read[:50]], 10**6)
     again = RunFolder.open(path, config, resume=True)
     done = [record for record in read if isinstance(record, Finished)]
     assert again.done == {(record.problem_id, 0) for record in done}

@@ -14,13 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from pareto import AXES, pareto
 from run_folders import record, run_folder, settings
-from steps import _seconds, steps
+from steps import _seconds, steps, tallied
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.results.folder import write_json
-from sgl_specreason.results.lines import Finished
 from sgl_specreason.results.summary import load_runs
-from sgl_specreason.typed import typed
 
 
 def request(purpose: str, seconds: float, start_s: float = 0.0) -> dict[str, Any]:
@@ -161,7 +159,7 @@ def test_no_figure_prints_a_number_that_is_none(tmp_path: Path) -> None:
         assert not [text for text in figure.findobj(Text) if "nan" in text.get_text().lower()]
 
 
-def test_what_ran_side_by_side_takes_its_time_once() -> None:
+def test_what_ran_side_by_side_takes_its_time_once(tmp_path: Path) -> None:
     """A draft written while base judges costs only what it takes longer; what no request accounts for is waiting."""
     ran = [
         request("draft", 1.0),
@@ -169,7 +167,8 @@ def test_what_ran_side_by_side_takes_its_time_once() -> None:
         request("draft", 2.5, 1.0),
         request("regenerate", 1.0, 4.0),
     ]
-    seconds = _seconds([typed(record(1, correct=True, requests=ran, latency_s=6.0), Finished)])
+    run = run_folder(tmp_path / "run", [record(1, correct=True, requests=ran, latency_s=6.0)])
+    seconds = _seconds(load_runs(run)[0].of(tallied))
     assert seconds["draft"] == pytest.approx(1.5)
     assert seconds["judge"] == pytest.approx(2.0)
     assert seconds["regenerate"] == pytest.approx(1.0)

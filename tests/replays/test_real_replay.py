@@ -9,6 +9,7 @@ from checkout import ROOT
 
 from sgl_specreason.replays.trace import TracedProblem, synthetic
 from sgl_specreason.results.lines import Request
+from sgl_specreason.results.records import trajectories
 from sgl_specreason.results.summary import Run, load_runs
 
 pytestmark = pytest.mark.engines
@@ -40,7 +41,7 @@ def test_the_table_says_that_it_is_a_replay_and_has_no_accuracy(replay: tuple[st
 
 def test_every_length_and_verdict_recorded_is_the_traces(replay: tuple[str, dict[str, Run]]) -> None:
     for method, run in replay[1].items():
-        records = {record.problem_id: record for record in run.records}
+        records = {record.problem_id: record for record in trajectories(run.path)}
         assert list(records) == [problem.id for problem in TRACE.problems]
         for problem in TRACE.problems:
             record = records[problem.id]
@@ -58,7 +59,7 @@ def test_every_length_and_verdict_recorded_is_the_traces(replay: tuple[str, dict
 def test_engines_compute_nothing_again_that_they_have_seen(replay: tuple[str, dict[str, Run]]) -> None:
     run = replay[1]["specreason"]
     seen = cached = 0
-    for record in run.records:
+    for record in trajectories(run.path):
         problem = next(problem for problem in TRACE.problems if problem.id == record.problem_id)
         had, found = reuse(problem, [request for request in record.requests if request.engine == "base"])
         seen, cached = seen + had, cached + found

@@ -14,12 +14,13 @@ from run_folders import answers, record, run_folder, settings
 
 from sgl_specreason.demo.problems import problems
 from sgl_specreason.results.calibrate import (
-    Judged,
     acceptance,
     auroc,
     calibration,
+    drafts_of,
     entropy_bits,
-    judged_drafts,
+    rows,
+    signal,
 )
 from sgl_specreason.results.certify import certify, problems_needed, risk_p_value
 from sgl_specreason.results.lines import Outcome, Said
@@ -80,8 +81,7 @@ def run_at(path: Path, method: str, threshold: float, **more: Any) -> Run:
 
 
 def with_answers(run: Run, right: list[bool]) -> Run:
-    records = [record(at, correct=correct) for at, correct in enumerate(right)]
-    return Run(path=run.path, config=run.config, outcomes=[typed(record, Outcome) for record in records])
+    return run.with_outcomes([typed(record(at, correct=correct), Outcome) for at, correct in enumerate(right)])
 
 
 @pytest.mark.slow
@@ -125,10 +125,7 @@ def digits_of(best: int) -> list[float]:
 
 
 def test_acceptance_of_right_and_wrong_steps() -> None:
-    drafts = [
-        Judged(said=Said(digits=digits_of(digit)), step_right=digit >= 5, ended_right=True)
-        for digit in (9, 8, 7, 3, 6, 1)
-    ]
+    drafts = rows((Said(digits=digits_of(digit)), digit >= 5, True) for digit in (9, 8, 7, 3, 6, 1))
     every, right, wrong = acceptance(drafts, "greedy", 7)
     assert (every, right, wrong) == (0.5, 0.75, 0.0)
     assert acceptance(drafts, "p_ge", 7)[0] == 0.5
@@ -149,10 +146,10 @@ def demo_run(folder: Path) -> Path:
 
 
 def test_the_demo_bench_knows_which_steps_are_right(tmp_path: Path) -> None:
-    drafts = judged_drafts(load_runs(demo_run(tmp_path / "run"))[0])
-    assert [draft.step_right for draft in drafts] == [True, False] + [True] * (len(drafts) - 2)
-    assert [draft.signal("greedy") for draft in drafts[:2]] == [9, 2]
-    assert drafts[0].signal("min") is None
+    drafts = drafts_of(load_runs(demo_run(tmp_path / "run")))
+    assert drafts["step_right"].tolist() == [True, False] + [True] * (len(drafts) - 2)
+    assert signal(drafts, "greedy")[:2].tolist() == [9, 2]
+    assert math.isnan(signal(drafts, "min")[0])
 
 
 def test_the_report_names_digits_aurocs_and_thresholds(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from sgl_specreason.results.page.build import page
-from sgl_specreason.results.page.trajectories import packed, told
+from sgl_specreason.results.page.trajectories import fitted, packed, told
 from sgl_specreason.results.records import record_of
 from sgl_specreason.results.summary import load_runs
 
@@ -167,11 +167,11 @@ def test_texts_are_cut_only_where_they_must_be_and_then_fit(sizes: list[int], sp
     rng = random.Random(1)
     thoughts = [[{"by": "base", "tokens": 1, "text": rng.randbytes(n).hex()}] for n in sizes]
     records = [told(record_of(record(1, correct=True, steps=thought))) for thought in thoughts]
-    whole, shortened = packed(records, 10**9)
+    whole, shortened = fitted([*map(packed, records)], 10**9)
     assert shortened == 0
     assert [opened(text) for text in whole] == records
     room = 300 * len(sizes) + spare
-    texts, shortened = packed(records, room)
+    texts, shortened = fitted([*map(packed, records)], room)
     assert sum(map(len, texts)) <= room
     assert shortened == sum(text != other for text, other in zip(texts, whole, strict=True))
     assert (shortened == 0) == (sum(map(len, whole)) <= room)
@@ -181,6 +181,12 @@ def test_more_trajectories_than_a_page_lists_are_said(tmp_path: Path, monkeypatc
     monkeypatch.setattr("sgl_specreason.results.page.build.MOST", 5)
     content = data(page(load_runs(compared(tmp_path / "runs"))))
     assert ([problem["id"] for problem in content["problems"]], content["left_out"]) == (["p0", "p1"], 3)
+
+
+def test_a_problem_whose_first_record_failed_has_its_gold_answer(tmp_path: Path) -> None:
+    failed = {"problem_id": "p1", "sample": 0, "latency_s": 1.0, "error": "gone"}
+    html = page(load_runs(run_folder(tmp_path / "run", [failed, record(1, correct=True, sample=1)], samples=2)))
+    assert [problem["gold"] for problem in data(html)["problems"]] == ["4"]
 
 
 def test_no_text_of_a_private_bench_is_on_the_page(tmp_path: Path) -> None:

@@ -55,6 +55,16 @@ def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
     assert len(list(trajectories(tmp_path))) == 3
 
 
+def test_a_whole_last_line_is_kept_and_ended(tmp_path: Path) -> None:
+    """Issue 15: a run cut off between a record and its newline was said to have lost the record, which it kept."""
+    begun(tmp_path)
+    file = tmp_path / "trajectories.jsonl"
+    file.write_bytes((whole := file.read_bytes()).removesuffix(b"\n"))
+    again = RunFolder.open(tmp_path, CONFIG, resume=True)
+    assert (len(again.done), again.torn) == (3, False)
+    assert file.read_bytes() == whole
+
+
 @pytest.mark.parametrize("line", [b"{", b"[1]", b'{"sample": 0}', b"\xff\xfe"])
 def test_a_malformed_line_elsewhere_is_named(tmp_path: Path, line: bytes) -> None:
     begun(tmp_path)

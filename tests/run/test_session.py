@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner, Result
@@ -16,6 +17,7 @@ from sgl_specreason.eval import main
 from sgl_specreason.plan.options import Options
 from sgl_specreason.plan.resolve import resolve
 from sgl_specreason.results import records
+from sgl_specreason.results.summaries import written
 from sgl_specreason.run.session import Session
 from sgl_specreason.text import chat
 
@@ -185,3 +187,23 @@ def test_without_think_tags_the_response_is_cut_unless_an_answer_is_asked_for(tm
     assert resolve(Options(**given, policy={})).variants[-1].policy.on_budget == "stop"
     asked = resolve(Options(**given, policy={"on_budget": "answer"}))
     assert (asked.variants[-1].policy.on_budget, asked.think_tags) == ("answer", ("", ""))
+
+
+def test_a_run_reads_its_file_once_when_it_goes_on_and_never_at_its_end(
+    pair: tuple[FakeEngine, FakeEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 15: a resume made three passes over its file and the end of a run three more."""
+    opened = Mock(wraps=records._opened)
+    monkeypatch.setattr(records, "_opened", opened)
+    assert run(pair, tmp_path, "--limit", "3").exit_code == 0
+    assert opened.call_count == 0
+    folder = only(tmp_path)
+    summary, file = (folder / records.SUMMARY).read_text(), folder / records.TRAJECTORIES
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:2]))
+    assert run(pair, tmp_path, "--limit", "3", "--resume", str(folder)).exit_code == 0
+    assert opened.call_count == 1
+    kept = (folder / records.SUMMARY).read_text()
+    written(folder)
+    assert kept == (folder / records.SUMMARY).read_text()
+    assert json.loads(kept)["trajectories"] == json.loads(summary)["trajectories"] == 3

@@ -16,8 +16,8 @@ import msgspec
 
 from sgl_specreason.results.folder import strict, without_texts
 from sgl_specreason.results.page.figures import Drawn, drawn
-from sgl_specreason.results.page.trajectories import Told, packed, told
-from sgl_specreason.results.records import record_of, trajectories
+from sgl_specreason.results.page.trajectories import fitted, packed, told
+from sgl_specreason.results.records import Key, record_of, trajectories
 from sgl_specreason.results.summary import Run, base_of
 from sgl_specreason.results.table import Table, comparison
 
@@ -31,6 +31,7 @@ def page(runs: Sequence[Run]) -> str:
     Where their texts do not fit, the middle of the longest is left out, and where there are more trajectories, the last
     problems; the page says so. Figures that cannot be drawn of these runs are named with the reason.
     """
+    figures = drawn(runs)  # first: it reads all that is needed of the records in one pass
     table = comparison(runs)
     names = [row[0] for row in table.rows[1:]]
     problems, left_out = _problems(runs)
@@ -39,10 +40,10 @@ def page(runs: Sequence[Run]) -> str:
         "problems": list(problems.values()),
         "left_out": left_out,
     }
-    parts = _parts(runs, table, drawn(runs))
+    parts = _parts(runs, table, figures)
     listed = sum(len(problem["tries"]) for problem in problems.values())
     rest = sum(len(part.encode()) for part in parts.values()) + len(_json(content)) + 10 * (listed + FEWEST)
-    texts, shortened = packed(_records(runs, problems), BYTES_EACH * max(listed, FEWEST) - rest)
+    texts, shortened = fitted(_texts(runs, problems), BYTES_EACH * max(listed, FEWEST) - rest)
     content |= {"shortened": shortened, "texts": texts}
     return _filled(_asset("page.html"), parts | {"data": _json(content)})
 
@@ -78,17 +79,19 @@ def _problems(runs: Sequence[Run]) -> tuple[dict[str, dict[str, Any]], int]:
     return listed, len(tries) - len(listed)
 
 
-def _records(runs: Sequence[Run], problems: dict[str, dict[str, Any]]) -> list[Told]:
+def _texts(runs: Sequence[Run], problems: dict[str, dict[str, Any]]) -> list[str]:
     """What is shown of each listed trajectory, in the order of its number."""
-    numbers = {(row[0], problem["id"], row[1]): row[-1] for problem in problems.values() for row in problem["tries"]}
-    found: list[Told] = [{}] * len(numbers)
-    for number, run in enumerate(runs):
-        for record in trajectories(run.path):
-            place = numbers.get((number, record.problem_id, record.sample))
-            if place is not None:
-                if record.texts == "withheld":  # it stays so, also in folders that an older version wrote
-                    record = record_of(without_texts(msgspec.to_builtins(record)))
-                found[place] = told(record)
+    places: list[dict[Key, int]] = [{} for _ in runs]
+    for problem in problems.values():
+        for number, sample, *_, place in problem["tries"]:
+            places[number][problem["id"], sample] = place
+    found = [""] * sum(map(len, places))
+    for run, own in zip(runs, places, strict=True):
+        for record in trajectories(run.path, own):
+            place = own[record.problem_id, record.sample]
+            if record.texts == "withheld":  # it stays so, also in folders that an older version wrote
+                record = record_of(without_texts(msgspec.to_builtins(record)))
+            found[place] = packed(told(record))
     return found
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sgl_specreason.errors import UsageError
-from sgl_specreason.results.summary import Run, knobs
+from sgl_specreason.results.calibrate import judged_drafts
+from sgl_specreason.results.summary import Run, knobs, outcomes
 
 _PACKAGE = Path(__file__).parent.parent.parent
 
@@ -32,6 +33,8 @@ def drawn(runs: Sequence[Run]) -> list[Drawn]:
     )
     sys.path.insert(0, str(folder))
     try:
+        for run in runs:
+            run.read(outcomes, judged_drafts, importlib.import_module("steps").tallied)
         return [_drawn(title, figure) for title, figure in _figures(runs)]
     finally:
         sys.path.remove(str(folder))

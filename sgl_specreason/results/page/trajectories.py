@@ -60,24 +60,22 @@ def _said(draft: Said) -> Told:
     return {key: [round(100 * p) for p in value] if key == "digits" else round(value, 2) for key, value in said.items()}
 
 
-def packed(records: Sequence[Told], room: int) -> tuple[list[str], int]:
-    """Each record as base64 of deflated JSON, together at most `room` characters if that can be, and how many are shortened.
+def fitted(whole: Sequence[str], room: int) -> tuple[list[str], int]:
+    """Packed records, together at most `room` characters if that can be, and how many of them are shortened for it.
 
     Those that need less than their part of the room leave the rest to the others.
     """
-    whole = [_packed(record) for record in records]
     most = _share([len(text) for text in whole], room)
-    texts = [
-        text if len(text) <= most else _shortened(record, most) for record, text in zip(records, whole, strict=True)
-    ]
+    texts = [text if len(text) <= most else _shortened(text, most) for text in whole]
     return texts, sum(len(text) > most for text in whole)
 
 
-def _shortened(record: Told, most: float) -> str:
+def _shortened(text: str, most: float) -> str:
     """The record with as much of its texts as `most` characters hold, or with none where the rest is more than that."""
+    record = json.loads(zlib.decompress(base64.b64decode(text), -zlib.MAX_WBITS))
 
     def cut(length: int) -> str:
-        return _packed(_cut(record, length))
+        return packed(_cut(record, length))
 
     lengths = range(0, sum(len(holder[key]) for holder, key in _texts(record)), GRAIN)
     return cut(lengths[max(bisect_right(lengths, most, key=lambda length: len(cut(length))) - 1, 0)])
@@ -122,7 +120,8 @@ def _cut(record: Told, length: int) -> Told:
     return record
 
 
-def _packed(record: Told) -> str:
+def packed(record: Told) -> str:
+    """The record as base64 of deflated JSON."""
     text = json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     deflated = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     return base64.b64encode(deflated.compress(text.encode("utf-8", "replace")) + deflated.flush()).decode()
