@@ -117,9 +117,13 @@ def _read(folders: Sequence[Path], *, force: bool, rescore: bool) -> list[Run]:
     _check_replays(found, rescore=rescore)
     varied = found[0].varied if len(folders) == 1 else ()
     if (differ := differing(found, swept=varied)) and not force:
-        raise UsageError(
-            f"these runs do not compare: {', '.join(differ)} differ; --force shows them together all the same"
-        )
+        told = {
+            key: f" ({' | '.join(dict.fromkeys(values))})"
+            for key, values in differ.items()
+            if key.startswith("models.")
+        }
+        words = ", ".join(key + told.get(key, "") for key in differ)
+        raise UsageError(f"these runs do not compare: {words} differ; --force shows them together all the same")
     if rescore:
         for run in found:
             click.echo(rescored(run.path, run.config), err=True)

@@ -22,7 +22,6 @@ from sgl_specreason.plan.placement import (
     needs_gpu,
     place,
     remedies,
-    unknown,
 )
 from sgl_specreason.text.steps import Author
 
@@ -65,11 +64,6 @@ def engines_for(options: Options, bench: Bench) -> Choice:
             f"pair {pair.name} needs GPUs ({' or '.join(remedies(pair, cards)) or 'several'}) and this machine has no GPU; "
             "try --pair demo, or --base-url and --small-url of running servers; --gpus with --dry-run plans for other machines"
         )
-    if reasons := unknown(pair):
-        raise UsageError(
-            f"pair {pair.name}: whether it suits a CPU is not known: {'; '.join(reasons)}; give --base-url and --small-url of "
-            "running servers, or [base.shape] and [small.shape] in a pair's file"
-        )
     specs = tuple(replicas.spread(_on_cpu(pair, role), counts[role], 0) for role in ROLES)
     return Choice(pair=pair, why=why, specs=specs, hardware="none (CPU, pure torch)")
 
@@ -108,6 +102,8 @@ def _automatic_pair(bench: Bench, cards: Sequence[gpus.Gpu]) -> tuple[Pair, str]
     """The pair for these cards, and why: of those with room for COMFORT trajectories the one with the largest base."""
     if bench.source.generator == "demo":
         return catalog.load_pair("demo"), "pair auto: demo, which was trained for this bench"
+    if not all(card.memory_gb for card in cards):
+        raise UsageError(f"--pair auto: {in_words(cards)}: a pair cannot be chosen for it; name one with --pair")
     pairs = [pair for name in catalog.names("pairs") if (pair := catalog.load_pair(name)).auto]
     found = [(pair, layouts[0]) for pair in pairs if _suits(pair, cards) and (layouts := fitting(pair, cards))]
     if not found:

@@ -22,7 +22,6 @@ SHARED_SETTINGS = (
     "replay",
     "dummy_weights",
     "bench",
-    "models",
     "prompts",
     "dataset_sha256",
     "samples",
@@ -253,6 +252,7 @@ def differing(runs: Sequence[Run], *, swept: Collection[str] = ()) -> dict[str, 
     configs = [run.config for run in runs]
     columns: dict[str, list[Any]] = {key: [getattr(c.settings, key) for c in configs] for key in SHARED_SETTINGS}
     shared = [key for key in SHARED_POLICY if key not in swept]
+    columns |= {f"models.{role}": [c.settings.models.get(role) for c in configs] for role in ("base", "small")}
     columns |= {f"policy.{key}": [c.settings.policy.get(key) for c in configs] for key in shared}
     columns |= {key: [getattr(config, key) for config in configs] for key in SHARED_CONDITIONS}
     return {key: values for key, values in columns.items() if any(value != values[0] for value in values)}

@@ -21,8 +21,8 @@ from sgl_specreason.plan.gpus import Gpu, named
 
 MIB = 2**20
 RECORDED = {
-    # names as nvidia-smi prints them, and the MiB of its memory.total: modal-labs/modal-client #2797 (the first six),
-    # XuehaiPan/nvitop #8 (the slice), and printouts of nvidia-smi in public repositories for the others
+    # names as nvidia-smi prints them, and the MiB of its memory.total: modal-labs/modal-client #2797 (H100, A100, A10, L40S, L4,
+    # T4), and printouts of nvidia-smi in public repositories for the others; capabilities are of NVIDIA's published list
     "NVIDIA H100 80GB HBM3": (81559, (9, 0)), "NVIDIA A100-SXM4-80GB": (81920, (8, 0)),
     "NVIDIA A100-SXM4-40GB": (40960, (8, 0)), "NVIDIA A10": (23028, (8, 6)), "NVIDIA L4": (23034, (8, 9)),
     "NVIDIA L40S": (46068, (8, 9)), "NVIDIA H200": (143771, (9, 0)), "NVIDIA H100 NVL": (95830, (9, 0)),
