@@ -191,7 +191,7 @@ class Layout:
     def words(self) -> str:
         """In words, for the reason of a choice."""
         beside = "beside it" if self.shared else "alone"
-        return f"base {_where(self.base.cards)}, small {beside} {_where(self.small.cards)}: {self.tokens:,} tokens"
+        return f"base {where(self.base.cards)}, small {beside} {where(self.small.cards)}: {self.tokens:,} tokens"
 
 
 def layouts(cards_gb: Sequence[float], base: Demand, small: Demand, most: int | None = None) -> list[Layout]:
@@ -204,7 +204,8 @@ def layouts(cards_gb: Sequence[float], base: Demand, small: Demand, most: int | 
     return sorted(found, key=lambda layout: (-layout.tokens, layout.used))
 
 
-def _where(cards: Sequence[int]) -> str:
+def where(cards: Sequence[int]) -> str:
+    """In words."""
     return f"over cards {cards[0]}-{cards[-1]}" if len(cards) > 1 else f"on card {cards[0]}"
 
 

@@ -27,6 +27,7 @@ from sgl_specreason.plan.memory import (
     Shape,
     Share,
     layouts,
+    where,
 )
 from sgl_specreason.text.steps import Author
 
@@ -37,6 +38,7 @@ FRACTIONS: dict[Author, str] = {"small": "0.15", "base": "0.85"}
 """What models of unknown size get: guesses."""
 NEEDS = {"awq": (7, 5), "gptq": (8, 0), "fp8": (8, 0), "modelopt": FP8}
 """The compute capability that kinds of quantised checkpoints need (get_min_capability in SGLang's layers/quantization)."""
+UNTOLD = Attention(backend=None, why="SGLang's own choice, since not every model's heads are known")
 LEAST = (7, 5)
 """SGLang starts on no card before it (model_runner_components/load_model_utils.py, 0.5.23)."""
 
@@ -60,9 +62,10 @@ class Placement:
         model = self.pair.models[role]
         computed = self._shares(role) if self.layout is None else _args(self.layout, role)
         seats = self.seats[role]
-        computed += ["--tp-size", str(len(seats))] * (len(seats) > 1) + ["--base-gpu-id", str(seats[0])] * (
-            seats[0] > 0
-        )
+        if len(seats) > 1:
+            computed += ["--tp-size", str(len(seats))]
+        if seats[0] > 0:
+            computed += ["--base-gpu-id", str(seats[0])]
         if self.attention.backend:
             computed += ["--attention-backend", self.attention.backend]
         if model.quantization == "fp8":
@@ -72,7 +75,10 @@ class Placement:
         return (*computed, "--page-size", "1", *self.pair.args.get(role, []), *pinned)
 
     def env(self, role: Author) -> dict[str, str]:
-        """SGLang refuses to split a model over cards of which one holds something already, and one holds small."""
+        """Base judges, with so many logits at once as there is room for.
+
+        SGLang refuses to split a model over cards of which one holds something already, and one may hold small.
+        """
         if role == "small":
             return {}
         uneven = self._shared and len(self.seats["base"]) > 1
@@ -91,7 +97,7 @@ class Placement:
         lines = []
         if self.layout is None:
             reasons = unknown(self.pair) or ["the cards' memory"]
-            shares = ", ".join(f"{self._shares(role)[1]} for {role} on {_cards(self.seats[role])}" for role in ROLES)
+            shares = ", ".join(f"{self._shares(role)[1]} for {role} {where(self.seats[role])}" for role in ROLES)
             lines.append(f"unknown: {'; '.join(reasons)}; fixed shares of the free memory are asked for ({shares})")
         else:
             lines += [f"{self.layout.words()} in each cache", *(f"not taken: {words}" for words in self.others)]
@@ -117,13 +123,11 @@ def place(pair: Pair, cards: Sequence[Gpu]) -> Placement:
     """The roomiest way to serve the pair on the cards. Raises UsageError, with what would fit, where there is none."""
     shapes = [shape for model in pair.models.values() if (shape := shape_of(model))]
     found = fitting(pair, cards)
-    seats: dict[Author, tuple[int, ...]]
-    if found:
-        seats = {"small": found[0].small.cards, "base": found[0].base.cards}
-    elif len(shapes) == len(pair.models) and all(card.memory_gb for card in cards):
+    known = len(shapes) == len(pair.models)
+    if not found and known and all(card.memory_gb for card in cards):
         raise UsageError(_lack(pair, cards))
-    else:
-        seats = _seats(pair, cards)
+    seats: dict[Author, tuple[int, ...]]
+    seats = {"small": found[0].small.cards, "base": found[0].base.cards} if found else _seats(pair, cards)
     lowest = min((card.capability for card in cards if card.capability), default=None)
     return Placement(
         pair=pair,
@@ -131,30 +135,25 @@ def place(pair: Pair, cards: Sequence[Gpu]) -> Placement:
         layout=found[0] if found else None,
         seats=seats,
         others=tuple(layout.words() for layout in found[1:3]),
-        attention=attention(lowest, [shape.head_dim for shape in shapes]),
+        attention=attention(lowest, [shape.head_dim for shape in shapes]) if known else UNTOLD,
     )
 
 
 def check_cards(pair: Pair, cards: Sequence[Gpu]) -> None:
     """Raises UsageError where SGLang cannot run the pair on one of the cards, whatever their memory."""
+    needs = [("SGLang", LEAST)]
+    for role, model in pair.models.items():
+        kind = shape.quantized if (shape := shape_of(model)) else ""
+        needs.append((f"{role}, which comes quantised ({kind}),", NEEDS.get(kind, LEAST)))
+        if model.quantization != "none" and kind not in ("", "fp8"):
+            raise UsageError(
+                f'{role}: quantization = "{model.quantization}" for a checkpoint that comes quantised ({kind}): leave it out'
+            )
     for card in cards:
-        if card.capability and card.capability < LEAST:
-            raise UsageError(f"{card.name}: compute capability {_dotted(card)}, and SGLang needs {LEAST[0]}.{LEAST[1]}")
-        for role, model in pair.models.items():
-            kind = shape.quantized if (shape := shape_of(model)) else ""
-            if card.capability and card.capability < (least := NEEDS.get(kind, LEAST)):
-                raise UsageError(
-                    f"{card.name}: compute capability {_dotted(card)}, and {role}, which comes quantised ({kind}), needs "
-                    f"{least[0]}.{least[1]}"
-                )
-            if model.quantization != "none" and kind not in ("", "fp8"):
-                raise UsageError(
-                    f'{role}: quantization = "{model.quantization}" for a checkpoint that comes quantised ({kind}): leave it out'
-                )
-
-
-def _dotted(card: Gpu) -> str:
-    return ".".join(map(str, card.capability or ()))
+        for who, least in needs:
+            if card.capability and card.capability < least:
+                has, wants = (f"{major}.{minor}" for major, minor in (card.capability, least))
+                raise UsageError(f"{card.name}: compute capability {has}, and {who} needs {wants}")
 
 
 def _seats(pair: Pair, cards: Sequence[Gpu]) -> dict[Author, tuple[int, ...]]:
@@ -277,20 +276,18 @@ def _table(layout: Layout) -> list[str]:
 
 
 def _lack(pair: Pair, cards: Sequence[Gpu]) -> str:
-    for role, demand in _demands(pair).items():
+    demands = _demands(pair)
+    for role, demand in demands.items():
         if demand.tp and (hindrance := demand.hindrance(demand.tp)):
             return f"pair {pair.name}: tp_size = {demand.tp} of {role}: SGLang cannot split its {hindrance} over so many cards"
         if demand.tp and demand.tp > len(cards):
             return f"pair {pair.name}: tp_size = {demand.tp} of {role}, and there are {in_words(cards)}"
-    weights = {
-        role: shape.weights_gb(model.quantization) for role, model in pair.models.items() if (shape := shape_of(model))
-    }
-    kv = sum(shape.kv_bytes() for model in pair.models.values() if (shape := shape_of(model)))
-    fits = remedies(pair, cards)
+    weights = {role: demand.shape.weights_gb(demand.quantization) for role, demand in demands.items()}
+    kv = sum(demand.shape.kv_bytes() for demand in demands.values())
     return (
         f"pair {pair.name} does not fit {in_words(cards)}: {weights['base']:.1f} GB of base weights, {weights['small']:.1f} of "
         f"small's, {TRAJECTORY_TOKENS * kv / GIB:.1f} for one trajectory in both caches, and room to run; what would fit: "
-        + ("; ".join(fits) or "nothing known")
+        + ("; ".join(remedies(pair, cards)) or "nothing known")
     )
 
 
@@ -302,7 +299,3 @@ def in_words(cards: Sequence[Gpu]) -> str:
 
 def _size(card: Gpu) -> str:
     return f"{card.memory_gb:.0f} GB" if card.memory_gb else "memory unknown"
-
-
-def _cards(seats: Sequence[int]) -> str:
-    return f"cards {seats[0]}-{seats[-1]}" if len(seats) > 1 else f"card {seats[0]}"
