@@ -293,9 +293,6 @@ def _lack(pair: Pair, cards: Sequence[Gpu]) -> str:
 
 def in_words(cards: Sequence[Gpu]) -> str:
     """ "2 x NVIDIA H100 80GB HBM3 (80 GB)"."""
-    kinds = Counter(f"{card.name} ({_size(card)})" for card in cards)
+    sizes = [f"{card.memory_gb:.0f} GB" if card.memory_gb else "memory unknown" for card in cards]
+    kinds = Counter(f"{card.name} ({size})" for card, size in zip(cards, sizes, strict=True))
     return ", ".join(f"{count} x {kind}" for kind, count in kinds.items()) or "no GPU"
-
-
-def _size(card: Gpu) -> str:
-    return f"{card.memory_gb:.0f} GB" if card.memory_gb else "memory unknown"
