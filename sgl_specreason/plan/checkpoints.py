@@ -41,7 +41,8 @@ def shape(model: str) -> Shape | str:
         return f"{model} has no config.json on this machine"
     try:
         config = json.loads(path.read_text("utf-8"))
-        return _shape(config, path.parent) if isinstance(config, dict) else f"{path} holds no table"
+        found = _shape(config, path.parent) if isinstance(config, dict) else "its config.json holds no table"
+        return f"{model}: {found}" if isinstance(found, str) else found
     except Exception as error:  # what a model's files hold may break this in any way
         return f"{path} cannot be reckoned with: {one_line(error)}"
 

@@ -51,6 +51,7 @@ def _prompts(plan: Plan, row: Row) -> list[str]:
             raise
         return [_section("prompts", f"not rendered, nor checked against the engines' room: {error}")]
     limits.check(plan, chats, limits.configured(plan.specs))
+    limits.check_sizes(plan.specs)
     texts = plan.texts(row, chats)
     return [
         *(_section(f"prompt of problem {row.id}, {role}", text) for role, text in texts.prompts.items()),

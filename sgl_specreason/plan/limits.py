@@ -11,7 +11,9 @@ from sgl_specreason.engines.servers import EngineSpec, number_given
 from sgl_specreason.errors import UsageError, one_line
 from sgl_specreason.method.policy import is_alone, plain
 from sgl_specreason.method.trajectory import Texts
-from sgl_specreason.plan.checkpoints import config_file
+from sgl_specreason.plan.checkpoints import config_file, files_gb, shape
+from sgl_specreason.plan.memory import Shape
+from sgl_specreason.plan.placement import CPU_GB
 from sgl_specreason.plan.plan import Plan, Variant
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.steps import BLANK_LINE, Author
@@ -62,6 +64,19 @@ def check(plan: Plan, chats: dict[Author, ChatFormat], rooms: dict[Author, Room]
             lacks.append((fitting, words))
     if lacks:
         raise UsageError(min(lacks)[1])
+
+
+def check_sizes(specs: Sequence[EngineSpec]) -> None:
+    """Raises UsageError where a model is for a CPU and nothing here tells that it is small enough."""
+    for spec in specs:
+        found = shape(spec.model)
+        size = found.weights_gb() if isinstance(found, Shape) else files_gb(spec.model)
+        if spec.on_cpu and (size is None or size > CPU_GB):
+            words = found if size is None else f"{spec.model} has {size:.0f} GB of weights"
+            raise UsageError(
+                f"{spec.role}: whether it suits a CPU is not known: {words}; fetch it (hf download MODEL config.json) first, "
+                "or give --base-url and --small-url of running servers"
+            )
 
 
 def configured(specs: Sequence[EngineSpec]) -> dict[Author, Room]:

@@ -22,7 +22,6 @@ from sgl_specreason.plan.placement import (
     needs_gpu,
     place,
     remedies,
-    unknown,
 )
 from sgl_specreason.text.steps import Author
 
@@ -64,11 +63,6 @@ def engines_for(options: Options, bench: Bench) -> Choice:
         raise UsageError(
             f"pair {pair.name} needs GPUs ({' or '.join(remedies(pair, cards)) or 'several'}) and this machine has no GPU; "
             "try --pair demo, or --base-url and --small-url of running servers; --gpus with --dry-run plans for other machines"
-        )
-    if reasons := unknown(pair):
-        raise UsageError(
-            f"pair {pair.name}: whether it suits a CPU is not known: {'; '.join(reasons)}; give --base-url and --small-url of "
-            "running servers, or [base.shape] and [small.shape] in a pair's file"
         )
     specs = tuple(replicas.spread(_on_cpu(pair, role), counts[role], 0) for role in ROLES)
     return Choice(pair=pair, why=why, specs=specs, hardware="none (CPU, pure torch)")

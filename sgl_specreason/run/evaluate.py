@@ -89,6 +89,7 @@ def _check(plan: Plan, chats: Chats, attached: Engines, kind: type[Session]) -> 
         if plan.decode:
             plan.decode.check(chats, {spec.role: limits.vocabulary_size(spec) for spec in plan.specs})
         kind.check(plan, chats, limits.configured(plan.specs))
+        limits.check_sizes(plan.specs)
         return
     infos = {role: servers.info(engine) for role, engine in attached.items()}
     serving.check_served(infos["base"], speculating=True in plan.stages)

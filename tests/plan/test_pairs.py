@@ -1,6 +1,7 @@
 """The pairs that ship, which one is chosen for which cards, where its engines sit and what SGLang is told."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from msgspec import structs
 from sgl_specreason.engines import cards as machine
 from sgl_specreason.errors import UsageError
 from sgl_specreason.plan import gpus
-from sgl_specreason.plan.catalog import Model, Pair, load_pair, names
+from sgl_specreason.plan.catalog import BUNDLED, Model, Pair, load_pair, names
 from sgl_specreason.plan.gpus import Gpu, attention, named
 from sgl_specreason.plan.memory import Shape
 from sgl_specreason.plan.options import Options
@@ -335,10 +336,21 @@ def test_a_split_of_small_is_made_too() -> None:
     assert placed.seats["small"] == (0, 1)
 
 
-def test_a_model_of_unknown_size_is_not_run_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpus, "found", list)
-    with pytest.raises(UsageError, match=r"suits a CPU is not known:.* base: some/32B has no config.json"):
-        resolve(Options(bench="demo", base_model="some/32B", small_model="some/1B", policy={}))
+@pytest.mark.parametrize("config", [{}, {"hidden_size": 5120}, {"num_experts": 8}])
+def test_a_model_of_unknown_size_is_not_run_on_a_cpu(tmp_path: Path, config: dict[str, Any]) -> None:
+    """Whether it is 1B or 32B: what is left of the bundled model's folder here does not tell."""
+    model = tmp_path / "model"
+    shutil.copytree(BUNDLED / "small", model)
+    (model / "model.safetensors").unlink()
+    known = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(known | config if config else {"model_type": "qwen2"}))
+    if "hidden_size" in config:  # 32B
+        (model / "config.json").write_text(
+            json.dumps(known | config | {"num_hidden_layers": 64, "intermediate_size": 27648})
+        )
+    result = invoke("eval", "--bench", "demo", "--base-model", model, "--small-model", BUNDLED / "small", "--dry-run")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert str(model) in result.stderr or "needs GPUs" in result.stderr
 
 
 PHI4 = Shape(
