@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sgl_specreason.engines import servers
 from sgl_specreason.errors import EngineGone, Interrupted, SpecReasonError, WriteError
 from sgl_specreason.plan import limits
-from sgl_specreason.plan.plan import Plan
+from sgl_specreason.plan.plan import Plan, Variant
 from sgl_specreason.results.folder import RunFolder, held
 from sgl_specreason.results.summaries import written
 from sgl_specreason.results.summary import Run
@@ -62,11 +62,7 @@ def run(
     begun = partial(kind, chats=chats, say=say, keep_cache=access.keeps_cache)
     with held(top), _saying_how_to_go_on(top, interruption), _summarised(top), ExitStack() as whole:
         runs = {variant: RunFolder.found(path) for variant, path in folders.items()}
-        stages = {
-            key: variants
-            for key, variants in plan.stages.items()
-            if any(len(runs[variant].done) != plan.expected for variant in variants)
-        }
+        stages = _unfinished(plan, runs)
         importing = _importing()
         engines = attached or (whole.enter_context(starts.for_the_run()) if stages else {})
         for speculating, variants in stages.items():
@@ -81,6 +77,12 @@ def run(
                         plan, rates = session.plan, session.rates
                     session.run(runs, interruption)
         return top, written(top, {run.path: run.outcomes for run in runs.values()})
+
+
+def _unfinished(plan: Plan, runs: dict[Variant, RunFolder]) -> dict[bool, tuple[Variant, ...]]:
+    """The plan's stages without those of which nothing is missing."""
+    missing = {variant for variant, run in runs.items() if len(run.done) != plan.expected}
+    return {key: variants for key, variants in plan.stages.items() if not missing.isdisjoint(variants)}
 
 
 def _check(plan: Plan, chats: Chats, attached: Engines, kind: type[Session]) -> None:

@@ -131,7 +131,7 @@ def test_an_empty_prompt_never_reaches_the_server(real_pair: Servers) -> None:
 
 
 def test_a_request_that_the_server_refuses_ends_with_its_words(real_pair: Servers) -> None:
-    trajectory = real_pair.trajectory(6, budget_tokens=10_000_000, step_tokens=10_000_000)
+    trajectory = real_pair.trajectory(6, budget_tokens=10_000_000, stop_loops=False)
     with pytest.raises(RequestError, match=r"HTTP 400"):
         run_trajectory("base", trajectory, real_pair.endpoints())  # type: ignore[arg-type]
 
