@@ -41,8 +41,8 @@ def shape(model: str) -> Shape | str:
         return f"{model} has no config.json on this machine"
     try:
         config = json.loads(path.read_text("utf-8"))
-        found = _shape(config, path.parent) if isinstance(config, dict) else "its config.json holds no table"
-        return f"{model}: {found}" if isinstance(found, str) else found
+        found = _shape(config, path.parent) if isinstance(config, dict) else "it holds no table"
+        return f"{path}: {found}" if isinstance(found, str) else found
     except Exception as error:  # what a model's files hold may break this in any way
         return f"{path} cannot be reckoned with: {one_line(error)}"
 
@@ -106,7 +106,7 @@ def _shape(config: dict[str, Any], folder: Path) -> Shape | str:
     """The shape of a dense decoder; of other architectures why this arithmetic cannot count them."""
     text = config.get("text_config")
     if reason := _no_dense(text if isinstance(text, dict) else config):
-        return f"it has {reason}, which this plan does not reckon with"
+        return f"{reason}, which this plan does not reckon with"
     if text:
         return "it is more than a text model (text_config)"
     quantized, bits, group = _quantized(config, folder)
