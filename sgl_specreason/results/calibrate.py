@@ -56,7 +56,7 @@ def signal(drafts: Drafts, name: str) -> NDArray[np.float64]:
     if name == "greedy":
         return np.where(np.isnan(digits[:, 0]), math.nan, digits.argmax(axis=1))
     if name == "expected":
-        return np.asarray((digits * np.arange(10)).sum(axis=1))
+        return np.asarray(np.einsum("ij,j", digits, np.arange(10.0)))
     return np.asarray(drafts[_COLUMN_OF[name]])
 
 
@@ -88,7 +88,12 @@ def judged_drafts(run: Run, record: Record) -> Iterator[Drafts]:
 
 def drafts_of(runs: Sequence[Run]) -> Drafts:
     """Of all these runs."""
-    return np.concatenate([rows([]), *(drafts for run in runs for drafts in run.of(judged_drafts))])
+    for run in runs:
+        run.of(judged_drafts)[:] = [
+            np.concatenate([rows([]), *run.of(judged_drafts)])
+        ]  # in one piece, or all are held twice
+    pieces = [run.of(judged_drafts)[0] for run in runs]
+    return pieces[0] if len(pieces) == 1 else np.concatenate([rows([]), *pieces])
 
 
 @cache
@@ -110,13 +115,14 @@ def auroc(right: Floats, wrong: Floats) -> float:
 def aurocs(drafts: Drafts, name: str) -> tuple[float, float]:
     """Of a signal, to tell right steps from wrong ones, and steps of trajectories that ended right."""
     values, right, ended = signal(drafts, name), drafts["step_right"], drafts["ended_right"]
-    return auroc(values[right == 1], values[right == 0]), auroc(values[ended], values[~ended])
+    of = [_known_of(values[these]) for these in (right == 1, right == 0, ended, ~ended)]
+    return auroc(of[0], of[1]), auroc(of[2], of[3])
 
 
 def entropy_bits(shares: ArrayLike) -> Any:
     """Of a distribution, or of each of several, in bits."""
-    p = np.asarray(shares)
-    return -(p * np.log2(np.where(p > 0, p, 1))).sum(axis=-1)
+    columns = np.moveaxis(np.asarray(shares), -1, 0)  # one after the other: of millions, all at once would be much
+    return -sum(p * np.log2(np.where(p > 0, p, 1)) for p in columns)
 
 
 def acceptance(drafts: Drafts, rule: ScoreRule, threshold: float) -> tuple[float, float, float]:
@@ -142,7 +148,8 @@ def _known_of(values: NDArray[Any]) -> NDArray[Any]:
 
 def with_digits(drafts: Drafts) -> Drafts:
     """Those that were judged by digits."""
-    return np.asarray(drafts[~np.isnan(drafts["digits"][:, 0])])
+    has = ~np.isnan(drafts["digits"][:, 0])
+    return drafts if has.all() else np.asarray(drafts[has])
 
 
 def calibration(runs: Sequence[Run], *, risk: float, confidence: float) -> str:
@@ -198,9 +205,8 @@ def _aurocs(drafts: Drafts) -> Iterator[str]:
     yield "| what base said | AUROC, step right | AUROC, trajectory right |"
     yield "|---|--:|--:|"
     for name, words in SIGNALS.items():
-        asked = drafts[~np.isnan(signal(drafts, name))]
-        if len(asked):
-            yield f"| {words} | {' | '.join(map(_number, aurocs(asked, name)))} |"
+        if not np.isnan(signal(drafts, name)).all():
+            yield f"| {words} | {' | '.join(map(_number, aurocs(drafts, name)))} |"
     yield ""
 
 

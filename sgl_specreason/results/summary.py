@@ -103,8 +103,8 @@ def load_runs(folder: Path) -> list[Run]:
 
     Their configs are read, their records are not yet.
     """
-    varied = swept(folder)
-    runs = [Run(path=path, config=config, varied=varied) for path, config in begun_runs(folder).items()]
+    found, varied = begun_runs(folder).items(), swept(folder)
+    runs = [Run(path=path, config=config, varied=varied) for path, config in found]
     order = [str(method) for method in METHODS]
     told = {
         run.path: [(str(type(value)), value) for value in values.values()]
