@@ -30,6 +30,8 @@ from importlib.metadata import entry_points
 print(found.load().__code__.co_filename)
 """
 
+pytestmark = pytest.mark.slow
+
 
 def ran(*command: str | Path, **options: object) -> str:
     """What the command prints; PYTHONPATH must not lead it back to the checkout."""

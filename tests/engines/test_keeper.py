@@ -43,7 +43,9 @@ def family(pid: int, count: int) -> list[psutil.Process]:
     raise AssertionError("the engine did not come up")
 
 
-@pytest.mark.parametrize("engine", [ENGINE, STUBBORN], ids=["obedient", "stubborn"])
+@pytest.mark.parametrize(
+    "engine", [ENGINE, pytest.param(STUBBORN, marks=pytest.mark.slow)], ids=["obedient", "stubborn"]
+)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_client_that_dies_takes_its_engines_with_it(tmp_path: Path, engine: str, number: signal.Signals) -> None:
     """The engine and its own children are gone within 10 s, also when the client had no chance to say so."""

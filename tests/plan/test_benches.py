@@ -126,6 +126,7 @@ def lines(*rows: dict[str, str]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
+@pytest.mark.slow
 def test_the_hubs_own_files_load_at_the_pinned_revision(fake_hub: Callable[..., FakeHub], tmp_path: Path) -> None:
     """Through the real `datasets`, with the columns that the hub's copy has: two configurations, one after the other."""
     readme = b"""---

@@ -323,6 +323,7 @@ def test_a_worker_killed_while_it_works_is_asked_again(worker: Worker) -> None:
     assert worker.equal("x+1", "1+x")[0]
 
 
+@pytest.mark.slow
 def test_the_limit_is_of_processor_time(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that has to wait for its turn, as on a machine with much else to do, gives the verdict all the same."""
     assert worker.equal("x+1", "1+x")[0]
