@@ -91,8 +91,11 @@ class Session:
             for number, task in enumerate(tasks):  # or the second round would run on what the first computed
                 task.cache_key = f"{self.namespace} concurrency {level} {number}"
             begin = time.monotonic()
-            for _ in run_all(tasks, lambda task: self._run(variant, task), level):
-                pass
+            try:
+                for _ in run_all(tasks, lambda task: self._run(variant, task), level):
+                    pass
+            except RequestError as error:
+                self.say(f"a trajectory that measures concurrency {level} failed, the run goes on: {error}")
             return sum(task.tokens_kept for task in tasks) / (time.monotonic() - begin)
 
         level, rates = knee(rate, min(MOST, plan.expected, self._fitting(variant)))

@@ -207,3 +207,15 @@ def test_a_run_reads_its_file_once_when_it_goes_on_and_never_at_its_end(
     written(folder)
     assert kept == (folder / records.SUMMARY).read_text()
     assert json.loads(kept)["trajectories"] == json.loads(summary)["trajectories"] == 3
+
+
+def test_a_failure_while_concurrency_is_measured_ends_no_run(
+    pair: tuple[FakeEngine, FakeEngine], tmp_path: Path
+) -> None:
+    sound = pair[1].script
+    pair[1].script = lambda prompt, payload: (
+        Raw(400, b"odd weather") if "concurrency" in payload["extra_key"] else sound(prompt, payload)
+    )
+    done = run(pair, tmp_path, "--lookahead", "0", "--concurrency", "auto")
+    assert done.exit_code == 0
+    assert "a trajectory that measures concurrency 1 failed, the run goes on: small:" in done.stderr
