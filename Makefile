@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	@echo "20 problems, by base alone, small alone and SpecReason; two engines start first; 2 to 3 minutes on two cores"
+	@echo "20 problems, by base alone, small alone and SpecReason; two engines start first; 1 to 3 minutes on two cores"
 	$(BIN)/python -m sgl_specreason.eval --bench demo --limit 20 $(ARGS)
 
 test: $(READY)
