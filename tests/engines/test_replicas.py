@@ -132,6 +132,7 @@ def test_requests_of_a_key_stay_on_one_replica_and_keys_spread_over_both(stubs: 
     assert "huggingface.co" not in logs["base-router.log"]  # it looks for its replicas' tokenizer
 
 
+@pytest.mark.slow
 def test_a_replica_that_dies_loses_nothing_and_comes_back(stubs: EngineSpec, tmp_path: Path) -> None:
     """What it was answering is asked of the other one, and counted; started again on its port, it has its keys again."""
     said: list[str] = []
@@ -165,6 +166,7 @@ def test_a_router_that_dies_is_started_again_on_its_port(stubs: EngineSpec, tmp_
     assert [line.split(";")[0] for line in said if "died" in line] == ["the base router died (code 137)"]
 
 
+@pytest.mark.slow
 def test_without_any_replica_left_requests_wait_and_then_end_with_the_reason(stubs: EngineSpec, tmp_path: Path) -> None:
     with startup.started([stubs], tmp_path, say=lambda line: None, restarts=0) as running:
         engine = running["base"]

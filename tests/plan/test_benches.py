@@ -148,6 +148,7 @@ configs:
     assert any("/resolve/a6ad95f611d72cf628a80b58bd0432ef6638f958/" in path for path in hub.asked)
 
 
+@pytest.mark.slow
 def test_a_gated_set_says_how_to_get_it(fake_hub: Callable[..., FakeHub], tmp_path: Path) -> None:
     done = described("gpqa", fake_hub({"Idavidrein/gpqa": {}}, ("Idavidrein/gpqa",)), tmp_path)
     assert done.returncode == 2

@@ -213,7 +213,8 @@ def test_gsm8ks_own_ending_is_an_answer_where_there_is_no_box() -> None:
     assert grade("so 2 + 16 = 18\n#### 18", "#### 18", "number").correct
 
 
-@pytest.mark.parametrize("tower", ["9^{9^{9^{9}}}", pytest.param("(10^{10})!-(10^{9})!", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("tower", ["9^{9^{9^{9}}}", "(10^{10})!-(10^{9})!"])
 def test_a_comparison_that_never_ends_is_ended_and_the_next_one_works(tower: str) -> None:
     worker = math_worker.Worker()
     begin = time.monotonic()
