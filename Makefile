@@ -25,7 +25,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m engines
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not engines and not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not engines and not slow" $(ARGS)
 
 faults: $(READY)
 	tools/debian.sh faketime faketime "the clock cannot be made to jump"

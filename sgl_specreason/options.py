@@ -211,11 +211,13 @@ policy = together(*(_setting(name, *row) for name, row in POLICY.items()))
 
 def policy_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """What `policy` asks for, as arguments of `plan.options.Options`. Raises UsageError for a run that cannot be read."""
-    from sgl_specreason.results.summary import acceptance
-
     settings = {name: given[name] for name in POLICY}
     run = settings.pop("match_acceptance")
-    return {"policy": settings, "match_acceptance": None if run is None else acceptance(run)}
+    if run is None:
+        return {"policy": settings, "match_acceptance": None}
+    from sgl_specreason.results.summary import acceptance
+
+    return {"policy": settings, "match_acceptance": acceptance(run)}
 
 
 def prompts(words: str) -> Declaration:

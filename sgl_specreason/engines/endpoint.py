@@ -46,7 +46,8 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
     """A running SGLang server, with requests made of token ids over pooled connections.
 
     `role` names it in accounts and errors ("base" or "small"). `workers` are the replicas where it is a router: what a router
-    has no route for is asked of each of them. Raises EngineError where no SGLang server answers.
+    has no route for is asked of each of them. `vocabulary` is the tokenizer's, where that is made already. Raises EngineError
+    where no SGLang server answers.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         timeout_s: float = REQUEST_TIMEOUT_S,
         health: Health | None = None,
         workers: Sequence[str] = (),
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         BaseBackend.__init__(self)
         self.role = role
@@ -78,7 +80,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         ]
         self._aborts = Aborts(self._abort, f"abort {role}")
         self._labels = lru_cache(maxsize=64)(self.label_tokens)
-        self.vocabulary = Vocabulary(tokenizer)
+        self.vocabulary = vocabulary or Vocabulary(tokenizer)
         self.model_info = self.transport.call("GET", "/get_model_info", timeout_s=INFO_TIMEOUT_S, patient=True).content
         if "model_path" not in self.model_info:
             raise EngineError(f"{role}: {self.base_url} answers, but not as an SGLang server")

@@ -6,7 +6,6 @@ Knows no HTTP and no files. A program runs in the thread that called `run_trajec
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 
 import sglang as sgl
 from sglang.lang.interpreter import ProgramState
@@ -20,7 +19,7 @@ from sgl_specreason.method.score import Binary, Judgement, Likelihood, Score
 from sgl_specreason.method.states import append, backend, fork
 from sgl_specreason.method.trajectory import Call, Kept, Trajectory
 from sgl_specreason.method.writing import generate, write_on, write_step
-from sgl_specreason.text.steps import BLANK_LINE, Author, Ending, Step, Written
+from sgl_specreason.text.steps import BLANK_LINE, Author, Step, Written, read_step
 
 Judged = tuple[Step, Judgement | None]
 
@@ -193,7 +192,8 @@ def think_alone(s: ProgramState, t: Trajectory, author: Author) -> None:
         stretch = min(left, LOOK_TOKENS) if t.policy.stop_loops else left
         meta = generate(f, t, "think", max_tokens=stretch, stop=t.texts.think_stops)
         t.calls.append(Call("think", meta["account"]))
-        step = whole(meta, t)
+        tokens, before = meta["account"].completion_tokens, thought.text if thought else ""
+        step = read_step(meta["written"], tokens, meta["finish"], t.texts.think_end, before=before, whole=True)
         thought = thought.joined(step) if thought else step
         left -= step.tokens
         if step.tokens < stretch and step.ending == "cap":  # the engine had no room for what was asked
@@ -203,15 +203,6 @@ def think_alone(s: ProgramState, t: Trajectory, author: Author) -> None:
     if thought.ending == "cap" and t.stop_reason is None:
         t.end_at_full_context()
     write_answer(s, t)
-
-
-def whole(meta: dict[str, Any], t: Trajectory) -> Step:
-    """What was written until a think tag, the end of the sequence or a limit, as one step."""
-    said: Written = meta["written"]
-    ending: Ending = "think_end" if said.text.endswith(tuple(t.texts.think_stops)) else "eos"
-    if ending == "eos" and meta["finish"] == "length":
-        ending = "cap"
-    return Step(text=said.text, tokens=meta["account"].completion_tokens, ending=ending, written=(said,))
 
 
 def write_answer(s: ProgramState, t: Trajectory) -> None:

@@ -44,8 +44,7 @@ def _prompts(plan: Plan, row: Row) -> list[str]:
     if not plan.specs:
         return [_section("prompts", "rendered with the running servers' own tokenizers")]
     try:
-        places = {role: (model,) for role, model in plan.models.items()}
-        chats = load_chats(places, plan.think_tags, trust_remote_code=plan.trust_remote_code)
+        chats = load_chats(plan.tokenizer_places, plan.think_tags, trust_remote_code=plan.trust_remote_code)
     except UsageError as error:
         if not plan.elsewhere:
             raise

@@ -80,6 +80,11 @@ class Plan:
         object.__setattr__(self, "problems", self.rows.rows[: self.limit])
 
     @property
+    def tokenizer_places(self) -> dict[Author, tuple[str, ...]]:
+        """Where each model's tokenizer is looked for, the first place first."""
+        return self.tokenizers or {role: (model,) for role, model in self.models.items()}
+
+    @property
     def workers(self) -> int:
         """How many trajectories may run side by side: as many as are ever tried where that is still to be measured."""
         return MOST if self.concurrency == "auto" else self.concurrency

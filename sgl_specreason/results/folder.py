@@ -83,8 +83,8 @@ def _write(path: Path, parts: Iterable[bytes]) -> None:
 class RunFolder:
     """One method's run on disk.
 
-    `outcomes` are those of its finished trajectories, and `done` their keys. Where it is not `tidy`, what is to be dropped is
-    still there: failed trajectories, and a `torn` last line.
+    `done` are the keys of the finished trajectories that it held; `outcomes` theirs, and those of all that ended since, also
+    of failed ones. Where it is not `tidy`, what is to be dropped is still there: failed trajectories, and a `torn` last line.
     """
 
     path: Path

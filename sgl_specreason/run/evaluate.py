@@ -52,8 +52,7 @@ def run(
     """
     plan, attached = serving.attached(plan, access, say)
     plan, rates = settled(plan, resume)
-    places = plan.tokenizers or {role: (model,) for role, model in plan.models.items()}
-    chats = load_chats(places, plan.think_tags, trust_remote_code=plan.trust_remote_code, day=plan.day)
+    chats = load_chats(plan.tokenizer_places, plan.think_tags, trust_remote_code=plan.trust_remote_code, day=plan.day)
     _check(plan, chats, attached, kind)
     top, folders = folders_of(plan, out, resume)
     if plan.why:
@@ -150,6 +149,7 @@ def _connected(
                 engine.url,
                 role=role,
                 tokenizer=chats[role].tokenizer,
+                vocabulary=chats[role].vocabulary,
                 api_key=engine.api_key,
                 timeout_s=access.request_timeout_s,
                 health=engine.health,

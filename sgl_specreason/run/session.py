@@ -91,11 +91,7 @@ class Session:
             for number, task in enumerate(tasks):  # or the second round would run on what the first computed
                 task.cache_key = f"{self.namespace} concurrency {level} {number}"
             begin = time.monotonic()
-            try:
-                for _ in run_all(tasks, lambda task: self._run(variant, task), level):
-                    pass
-            except RequestError as error:
-                self.say(f"a trajectory that measures concurrency {level} failed, the run goes on: {error}")
+            self._unrecorded(variant, tasks, level, f"measuring concurrency {level}")
             return sum(task.tokens_kept for task in tasks) / (time.monotonic() - begin)
 
         level, rates = knee(rate, min(MOST, plan.expected, self._fitting(variant)))
@@ -218,20 +214,23 @@ class Session:
     def _warm_up(self) -> None:
         """One unrecorded short trajectory of each method, then an empty cache, so that the first problem pays nothing extra.
 
-        Where there are replicas, as many side by side, which a router shares out among them. A request that fails is no reason
-        to end the run: it would end one trajectory later on.
+        Where there are replicas, as many side by side, which a router shares out among them.
         """
         count = max(self.plan.replicas.values(), default=1)
         for variant in {variant.method: variant for variant in self.variants}.values():
             tasks = [self._shortened(variant, self.plan.problems[0], WARM_UP_TOKENS) for _ in range(count)]
             for number, task in enumerate(tasks):
                 task.cache_key, task.routing_key = f"{self.namespace} warm up", f"warm up {number}"
-            try:
-                for _ in run_all(tasks, partial(self._run, variant), count):
-                    pass
-            except RequestError as error:
-                self.say(f"warming up {variant.method} failed, the run goes on: {error}")
+            self._unrecorded(variant, tasks, count, f"warming up {variant.method}")
         self._flush()
+
+    def _unrecorded(self, variant: Variant, tasks: Sequence[Trajectory], workers: int, doing: str) -> None:
+        """Runs trajectories that make no records. A request that fails is said: the run itself meets it, or does not."""
+        try:
+            for _ in run_all(tasks, partial(self._run, variant), workers):
+                pass
+        except RequestError as error:
+            self.say(f"{doing} failed, the run goes on: {error}")
 
     def _flush(self) -> None:
         """Empties the engines' caches, for their memory. A server that refuses is said: it may have other users."""

@@ -76,26 +76,35 @@ class Step:
 
 
 def read_step(
-    written: Written, tokens: int, finish: str, think_end: str, *, before: str = "", confidence: float | None = None
+    written: Written,
+    tokens: int,
+    finish: str,
+    think_end: str,
+    *,
+    before: str = "",
+    confidence: float | None = None,
+    whole: bool = False,
 ) -> Step:
     """One generation as a step: cut after the first blank line or think tag, whichever comes first.
 
     `finish` is SGLang's finish type ("stop" or "length"). A token may hold the stop in its middle (".\\n\\n\\n"), so
     the text is cut here and not trusted to end with it. A think tag may begin in what stands `before` the text: the limit
     of a step's tokens falls where it falls. Without a tag ("") the end of the sequence ends the thought.
+    A `whole` thought goes on over its blank lines.
     """
     ending: Ending
     text = written.text
     begun = before[max(len(before) - len(think_end) + 1, 0) :]
-    blank, thought = text.find(BLANK_LINE), (begun + text).find(think_end) if think_end else -1
+    blank = -1 if whole else text.find(BLANK_LINE)
+    thought = (begun + text).find(think_end) if think_end else -1
     if thought >= 0 and (blank < 0 or thought - len(begun) < blank):
         text, ending = text[: thought - len(begun) + len(think_end)], "think_end"
     elif blank >= 0:
         text, ending = text[: blank + len(BLANK_LINE)], "blank_line"
     else:
         ending = "cap" if finish == "length" else "eos"
-    whole = written if text == written.text else Written(text)
-    return Step(text=text, tokens=tokens, ending=ending, confidence=confidence, written=(whole,))
+    kept = written if text == written.text else Written(text)
+    return Step(text=text, tokens=tokens, ending=ending, confidence=confidence, written=(kept,))
 
 
 def wants_more(step: Step, *, min_step_tokens: int, room: int) -> bool:

@@ -45,12 +45,11 @@ def test_without_a_gpu_its_processes_are_forked_with_what_is_imported(device: st
 KEYS = ["-secret", "--help", "-", "a=b", "--api-key", "with a blank"]
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_any_key_reaches_the_server(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_key_reaches_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """One random key in 64 begins with a dash, and a parser takes that for an option."""
     said: list[str] = []
     monkeypatch.setattr(runpy, "run_module", lambda *_, **__: said.append(parsed(sys.argv[1:])))
-    for key in KEYS + [EngineSpec(role="base", model="m").api_key for _ in range(1000)]:
+    for key in KEYS + [EngineSpec(role="base", model="m").api_key for _ in range(4000)]:
         monkeypatch.setenv(KEY_VARIABLE, key)
         monkeypatch.setattr(sys, "argv", ["launch", "--port", "1"])
         launch.main()

@@ -18,6 +18,7 @@ from sglang.lang.interpreter import StreamExecutor
 from sgl_specreason.engines import transport
 from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.errors import RequestError
+from sgl_specreason.method.loops import LOOK_TOKENS
 from sgl_specreason.method.policy import Method, Policy
 from sgl_specreason.method.program import run_trajectory, salvage
 from sgl_specreason.method.score import Judgement, Likelihood
@@ -628,6 +629,21 @@ def test_a_baselines_thought_in_stretches_is_the_one_that_it_would_have_written(
     assert len(cut.kept) == len(whole.kept) == 1
     assert [call.purpose for call in cut.calls].count("think") == 3
     assert [token for part in cut.kept[0].step.parts for token in part.ids] == list(whole.kept[0].step.parts[0].ids)
+
+
+@pytest.mark.parametrize("inside", range(len("</think>") + 1))
+def test_a_think_tag_over_two_stretches_ends_a_baselines_thought(fake_engine: Start, inside: int) -> None:
+    """The end of a stretch falls where it falls; what a model writes after its thought is no part of it."""
+    words = "".join(f"Step {number}.\n\n" for number in range(100))[: LOOK_TOKENS - inside] + "</think>"
+
+    def writes(prompt: str, payload: Payload) -> str:
+        said = prompt.partition(":")[2]
+        return "A" if said == words else (words + "More, which nobody asked for.")[len(said) :]
+
+    pair = Pair(fake_engine, ["-"], [9], ["A"])
+    pair.base.script = writes
+    t = pair.run("base", budget_tokens=2000)
+    assert (thought(t), t.answer, t.stop_reason) == (words, "A", "think_end")
 
 
 def test_a_confident_draft_is_not_thrown_away_for_want_of_a_judgement(fake_engine: Start) -> None:

@@ -111,7 +111,6 @@ def test_methods_take_turns_in_blocks_at_the_full_concurrency(
         return
     assert [name for name, _, _ in rounds] == ["a", "b", "b", "a", "a", "b"]
     assert [(start, stop) for name, start, stop in rounds if name == "a"] == [(0, 16), (16, 32), (32, 40)]
-    assert sorted(rounds[0::2] + rounds[1::2]) == sorted(rounds)
 
 
 def test_a_run_goes_on_with_the_day_on_which_it_was_begun(
@@ -218,4 +217,4 @@ def test_a_failure_while_concurrency_is_measured_ends_no_run(
     )
     done = run(pair, tmp_path, "--lookahead", "0", "--concurrency", "auto")
     assert done.exit_code == 0
-    assert "a trajectory that measures concurrency 1 failed, the run goes on: small:" in done.stderr
+    assert "measuring concurrency 1 failed, the run goes on: small:" in done.stderr
