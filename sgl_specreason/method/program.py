@@ -233,7 +233,7 @@ def run_trajectory(method: Method, trajectory: Trajectory, engines: dict[Author,
     """Runs one trajectory to its end. Raises RequestError if a request failed; the trajectory keeps what was written."""
     texts = trajectory.texts
     for role, engine in engines.items():
-        engine.begin(trajectory.contexts, texts.prompts[role], texts.contents.get(role, slice(0, 0)))
+        engine.begin(trajectory.contexts, texts.prompts[role], texts.contents.get(role, ()))
     method = plain(method)
     if method == "base":
         base.run(trajectory=trajectory, backend=engines["base"], use_thread=False)
