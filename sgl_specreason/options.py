@@ -196,6 +196,12 @@ POLICY: dict[str, tuple[Any, str | None, str]] = {
     "answer_by": (str, "base|small", "Who writes SpecReason's answer.  [default: base]"),
     "temperature": (float, None, f"0 is greedy.  [{OF_BENCH}: demo 0, others 0.6]"),
     "top_p": (float, None, f"[{OF_BENCH}: demo 1, others 0.95]"),
+    "top_k": (int, None, "Only the K likeliest tokens are drawn from; -1: all.  [default: -1]"),
+    "min_p": (
+        float,
+        None,
+        "Only tokens at least this fraction as likely as the likeliest are drawn; 0: all.  [default: 0]",
+    ),
 }
 """Each setting of `Policy` as an option without a default: its type, what stands for its value, its text."""
 

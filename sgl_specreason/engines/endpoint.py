@@ -91,10 +91,10 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         """The token ids of a text of ours, made piece by piece (`steps.pieces`)."""
         return self.vocabulary.ids(text)
 
-    def begin(self, contexts: Contexts, prompt: str, content: slice) -> None:
-        """Enters the prompt that a trajectory has here, in which the user's message stands at `content`."""
+    def begin(self, contexts: Contexts, prompt: str, contents: Sequence[slice]) -> None:
+        """Enters the prompt that a trajectory has here, in which what others wrote stands at `contents`."""
         with self._failing_as_request_error():
-            contexts.begin(self.role, self.vocabulary, prompt, content)
+            contexts.begin(self.role, self.vocabulary, prompt, contents)
 
     def label_tokens(self, text: str, labels: tuple[str, ...]) -> list[int]:
         """The first token of each label after `text`. Raises EngineError where these are not tokens of their own."""

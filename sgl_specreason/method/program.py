@@ -266,7 +266,7 @@ def run_trajectory(method: Method | Literal["direct"], trajectory: Trajectory, e
     """Runs one trajectory to its end. Raises RequestError if a request failed; the trajectory keeps what was written."""
     texts = trajectory.texts
     for role, engine in engines.items():
-        engine.begin(trajectory.contexts, texts.prompts[role], texts.contents.get(role, slice(0, 0)))
+        engine.begin(trajectory.contexts, texts.prompts[role], texts.contents.get(role, ()))
     method = method if method == "direct" else plain(method)
     if method == "base":
         base.run(trajectory=trajectory, backend=engines["base"], use_thread=False)

@@ -48,7 +48,7 @@ class Texts:
     """The rendered texts of one problem: each model's prompt, base's judge turns, the closing of a thought.
 
     A judge turn comes after a step that leaves the thought open, or after one that has closed it; `digits` and `words` are
-    its answers as base writes them there. `contents` says where in a prompt the user's message is, of which nothing is a
+    its answers as base writes them there. `contents` says where in a prompt stands what others wrote, of which nothing is a
     control token.
     """
 
@@ -61,7 +61,7 @@ class Texts:
     think_end: str
     digits: tuple[str, ...] = DIGITS
     words: tuple[str, ...] = WORDS
-    contents: dict[Author, slice] = field(default_factory=dict)
+    contents: dict[Author, tuple[slice, ...]] = field(default_factory=dict)
 
     @property
     def think_stops(self) -> list[str]:

@@ -101,6 +101,8 @@ def generate(
         stop=stop,
         temperature=t.policy.temperature,
         top_p=t.policy.top_p,
+        top_k=t.policy.top_k,
+        min_p=t.policy.min_p,
         return_logprob=logprobs,
     )
     meta: dict[str, Any] = f.get_meta_info("text")
