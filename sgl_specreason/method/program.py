@@ -230,9 +230,9 @@ def write_answer(s: ProgramState, t: Trajectory) -> None:
 
 
 @sgl.function  # type: ignore[untyped-decorator]
-def direct(s: ProgramState, trajectory: Trajectory) -> None:
-    """The base model's answer without a thought."""
-    s += trajectory.texts.prompts["base"]
+def direct(s: ProgramState, trajectory: Trajectory, author: Author) -> None:
+    """An answer of one model without a thought."""
+    s += trajectory.texts.prompts[author]
     answer(s, trajectory, "")
 
 
@@ -273,6 +273,7 @@ def run_trajectory(method: Method | Literal["direct"], trajectory: Trajectory, e
     elif method == "small":
         small.run(trajectory=trajectory, backend=engines["small"], use_thread=False)
     elif method == "direct":
-        direct.run(trajectory=trajectory, backend=engines["base"], use_thread=False)
+        author, engine = next(iter(engines.items()))
+        direct.run(trajectory=trajectory, author=author, backend=engine, use_thread=False)
     else:  # the controls differ in their policy's gate only
         specreason.run(trajectory=trajectory, small_engine=engines["small"], backend=engines["base"], use_thread=False)

@@ -114,8 +114,9 @@ class Trajectory:
     @property
     def answer_room(self) -> int:
         """The most tokens that the answer may have."""
-        total = self.live.total_tokens if self.live else None
-        return self.policy.answer_tokens if total is None else min(self.policy.answer_tokens, total - self.tokens_kept)
+        if self.live is None:
+            return self.policy.answer_tokens
+        return min(self.live.answer_tokens, self.live.total_tokens - self.tokens_kept)
 
     @property
     def control(self) -> Control | None:

@@ -92,7 +92,7 @@ def generate(
     """
     author = cast(Author, backend(f).role)
     f.set_var("seed", t.seed_of(purpose, author, number))
-    if before is not None and t.live and t.live.listener:
+    if before is not None and t.live and t.live.listener and t.live.as_it_grows:
         phase: Phase = "answer" if purpose == "answer" else "thought"
         f.set_var("hear", partial(_heard, t.live, phase, author, before))
     f += sgl.gen(
