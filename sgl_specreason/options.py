@@ -64,7 +64,6 @@ replicas = together(
 )
 
 
-
 def reach(retry_for: int) -> Declaration:
     """The engines' key, and for how long they are waited for: `retry_for` seconds by default where one cannot be reached."""
     return together(

@@ -30,7 +30,9 @@ SECONDS = click.FloatRange(0.01, 86400)
 @options.preset
 @options.policy
 @options.prompts("Templates of the judge.  [default: ./prompts, else the checkout's, else the packaged ones]")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; others than this machine need a key.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Where to listen; others than this machine need a key."
+)
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
 @click.option(
     "--serve-key",
@@ -38,7 +40,9 @@ SECONDS = click.FloatRange(0.01, 86400)
     metavar="KEY",
     help="What clients must send as their API key. Not the engines' key.  [default: $SPECREASON_SERVE_KEY, else none]",
 )
-@click.option("--served-model-name", default="specreason", show_default=True, metavar="NAME", help="The method's model id.")
+@click.option(
+    "--served-model-name", default="specreason", show_default=True, metavar="NAME", help="The method's model id."
+)
 @click.option(
     "--concurrency",
     type=click.IntRange(1, 4096),
@@ -47,17 +51,35 @@ SECONDS = click.FloatRange(0.01, 86400)
     help="Replies that are worked on at once, as far as both caches hold them.",
 )
 @click.option(
-    "--max-queue", type=click.IntRange(0), default=1024, show_default=True, help="Replies that may wait; one more gets 429."
+    "--max-queue",
+    type=click.IntRange(0),
+    default=1024,
+    show_default=True,
+    help="Replies that may wait; one more gets 429.",
 )
 @click.option("--queue-timeout", type=SECONDS, metavar="SECONDS", help="Longest wait for a place.  [default: none]")
 @click.option("--deadline", type=SECONDS, metavar="SECONDS", help="Longest time for a reply.  [default: none]")
-@click.option("--drain", type=SECONDS, default=60, show_default=True, metavar="SECONDS", help="For what is under way, at the end.")
-@click.option("--keep-alive", type=SECONDS, default=10, show_default=True, metavar="SECONDS", help="Longest silence of a stream.")
 @click.option(
-    "--stream-interval", type=SECONDS, default=0.05, show_default=True, metavar="SECONDS", help="Text is merged for so long."
+    "--drain", type=SECONDS, default=60, show_default=True, metavar="SECONDS", help="For what is under way, at the end."
 )
 @click.option(
-    "--write-timeout", type=SECONDS, default=300, show_default=True, metavar="SECONDS", help="For a client that does not read."
+    "--keep-alive", type=SECONDS, default=10, show_default=True, metavar="SECONDS", help="Longest silence of a stream."
+)
+@click.option(
+    "--stream-interval",
+    type=SECONDS,
+    default=0.05,
+    show_default=True,
+    metavar="SECONDS",
+    help="Text is merged for so long.",
+)
+@click.option(
+    "--write-timeout",
+    type=SECONDS,
+    default=300,
+    show_default=True,
+    metavar="SECONDS",
+    help="For a client that does not read.",
 )
 @click.option(
     "--max-body", type=click.IntRange(1), default=8_000_000, show_default=True, metavar="BYTES", help="Longest request."
@@ -76,7 +98,13 @@ SECONDS = click.FloatRange(0.01, 86400)
     metavar="EFFORT=VALUE",
     help="The threshold that goes with a reasoning_effort, as low=5; repeatable.  [default: an effort changes the budget only]",
 )
-@click.option("--cors-origin", "cors_origins", multiple=True, metavar="URL", help="A page that may ask from a browser; repeatable.")
+@click.option(
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    metavar="URL",
+    help="A page that may ask from a browser; repeatable.",
+)
 @click.option("--instruction", type=options.PATH, metavar="FILE", help="A text that is put after each question.")
 @click.option("--metrics/--no-metrics", default=True, show_default=True, help="Numbers for Prometheus at /metrics.")
 @options.dry_run("the engines' commands and the settings")
@@ -91,7 +119,9 @@ def main(**given: Any) -> None:
     if key is not None and not (key and key.isascii() and key.isprintable()):
         raise UsageError("--serve-key: wants printable ASCII, and not nothing")
     if given["host"] not in LOOPBACK and key is None:
-        raise UsageError(f"--host {given['host']}: others than this machine could ask; give a key in $SPECREASON_SERVE_KEY")
+        raise UsageError(
+            f"--host {given['host']}: others than this machine could ask; give a key in $SPECREASON_SERVE_KEY"
+        )
     access, settings = options.access_of(given), _settings(given)
     from sgl_specreason.server.pair import planned
 
@@ -115,7 +145,9 @@ def main(**given: Any) -> None:
         from sgl_specreason.server.api import Api, served
         from sgl_specreason.server.watch import Watch
 
-        api = Api(house, served(house.pair, given["served_model_name"], thresholds), Watch(house.pair.engines), settings)
+        api = Api(
+            house, served(house.pair, given["served_model_name"], thresholds), Watch(house.pair.engines), settings
+        )
         host = f"[{given['host']}]" if ":" in given["host"] else given["host"]
         say(f"ready: http://{host}:{given['port']}/v1, and a page at http://{host}:{given['port']}/")
         return api
@@ -126,7 +158,11 @@ def main(**given: Any) -> None:
 def _options(given: dict[str, Any]) -> "Options":
     from sgl_specreason.plan.options import Options
 
-    asked = {field.name: given[field.name] for field in fields(Options) if field.name in given and field.name != "concurrency"}
+    asked = {
+        field.name: given[field.name]
+        for field in fields(Options)
+        if field.name in given and field.name != "concurrency"
+    }
     return Options(**asked | options.policy_of(given))
 
 

@@ -8,7 +8,7 @@ import logging
 import secrets
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -27,8 +27,8 @@ from sgl_specreason.server.ask import Ask, Served, Served_as, read
 from sgl_specreason.server.call import SpecReason
 from sgl_specreason.server.guard import Guard, Receive, Scope, Send, body_of, refused
 from sgl_specreason.server.metrics import Metrics
-from sgl_specreason.server.pair import Pair
 from sgl_specreason.server.page import chat_page, chat_policy
+from sgl_specreason.server.pair import Pair
 from sgl_specreason.server.refusal import (
     Refusal,
     draining,
@@ -167,7 +167,11 @@ class Api:
         return PlainTextResponse(self.metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def _page(self, request: Request) -> Response:
-        safe = {"Content-Security-Policy": chat_policy(), "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+        safe = {
+            "Content-Security-Policy": chat_policy(),
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+        }
         return HTMLResponse(chat_page(), headers=safe)
 
     async def _elsewhere(self, request: Request) -> Response:
@@ -189,7 +193,9 @@ class _Chat:
                 return
             if why := self._api.refusal_now():
                 raise why
-            ask = read(_parsed(body), self._api.served, steps_header=Request(scope).headers.get("x-specreason-steps") == "1")
+            ask = read(
+                _parsed(body), self._api.served, steps_header=Request(scope).headers.get("x-specreason-steps") == "1"
+            )
             model = ask.model
             status = await self._answer(ask, id, receive, send, scope)
         except Refusal as refusal:
@@ -258,7 +264,11 @@ class _Chat:
             return GONE.status
         if isinstance(first, Refusal):
             raise first
-        fields = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
+        fields = {
+            "content-type": "text/event-stream; charset=utf-8",
+            "cache-control": "no-cache",
+            "x-accel-buffering": "no",
+        }
         raw = [(name.encode(), value.encode("latin-1", "replace")) for name, value in (fields | dict(headers)).items()]
         await send({"type": "http.response.start", "status": 200, "headers": raw})
         stream = Stream(answering, format, interval_s=settings.interval_s, keep_alive_s=settings.keep_alive_s)

@@ -94,7 +94,9 @@ class Desk:
             threading.Thread(target=self._work, args=(ticket,), daemon=True).start()
 
     def _fits(self, need: Need) -> bool:
-        return not self._running or all(self._held[role] + need.get(role, 0) <= room for role, room in self.rooms.items())
+        return not self._running or all(
+            self._held[role] + need.get(role, 0) <= room for role, room in self.rooms.items()
+        )
 
     def _hold(self, need: Need, sign: int) -> None:
         for role in self.rooms:
@@ -116,4 +118,3 @@ class Desk:
         """Seconds until a good part of the queue will have had its turn."""
         seconds = self._mean_s * (len(self._waiting) + 1) / (2 * self.places)
         return round(min(max(seconds, SHORTEST_S), LONGEST_S))
-

@@ -24,7 +24,9 @@ class Metrics:
         def histogram(name: str, words: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(name, words, namespace=PREFIX, registry=registry, buckets=buckets)
 
-        self.requests = counter("requests", "Requests for a chat completion, by model and HTTP status", "model", "status")
+        self.requests = counter(
+            "requests", "Requests for a chat completion, by model and HTTP status", "model", "status"
+        )
         self.cancelled = counter("cancelled", "Choices that were ended before their time, by why", "why")
         self._steps = counter("steps", "Steps that became part of a thought, by author", "by")
         self._drafts = counter("drafts", "Steps that small drafted, by what came of them", "verdict")

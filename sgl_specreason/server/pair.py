@@ -66,7 +66,9 @@ def planned(asked: Options) -> Plan:
 
 
 @contextmanager
-def opened(plan: Plan, asked: Options, access: Access, *, logs: Path, say: Progress, connections: int) -> Iterator[Pair]:
+def opened(
+    plan: Plan, asked: Options, access: Access, *, logs: Path, say: Progress, connections: int
+) -> Iterator[Pair]:
     """Brings both engines up, or attaches to those that run; ends what it started.
 
     Raises UsageError and EngineError as a run of a bench does.
@@ -90,7 +92,9 @@ def opened(plan: Plan, asked: Options, access: Access, *, logs: Path, say: Progr
         infos = {role: endpoint.server_info for role, endpoint in endpoints.items()}
         for role, info in infos.items():
             if info.get("strip_thinking_cache"):
-                say(f"Warning: {role} runs with --strip-thinking-cache: its cache keeps no thought, and each step is computed anew")
+                say(
+                    f"Warning: {role} runs with --strip-thinking-cache: its cache keeps no thought, and each step is computed anew"
+                )
         yield Pair(
             plan=plan,
             policy=_policy(plan, asked),

@@ -67,7 +67,9 @@ class Process:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
-        server = _Server(uvicorn.Config(self._door, log_config=None, access_log=False, lifespan="off", server_header=False))
+        server = _Server(
+            uvicorn.Config(self._door, log_config=None, access_log=False, lifespan="off", server_header=False)
+        )
         answering = asyncio.ensure_future(server.serve([self.listener]))
         threading.Thread(target=self._open, args=(loop,), daemon=True).start()
         await self._until_asked()
@@ -104,7 +106,9 @@ class Process:
             return
         api.drain()
         if api.under_way and self._failure is None:
-            self.say(f"ending: {len(api.under_way)} requests have {self.drain_s:g} s; a second signal ends them at once")
+            self.say(
+                f"ending: {len(api.under_way)} requests have {self.drain_s:g} s; a second signal ends them at once"
+            )
             await self._until(lambda: not api.under_way or self._signals > 1, self.drain_s)
         api.end_all(draining(AGAIN_S) if self._failure is None else engine_unavailable(AGAIN_S))
         await self._until(lambda: not api.under_way, LAST_WORDS_S)
@@ -140,4 +144,3 @@ class _Server(uvicorn.Server):
 
     def capture_signals(self) -> Any:
         return nullcontext()
-

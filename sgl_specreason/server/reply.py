@@ -15,7 +15,11 @@ from sgl_specreason.server.ask import Ask
 from sgl_specreason.server.events import Reply, Step
 
 Json = dict[str, Any]
-FIELDS = {"reasoning_content": ("reasoning_content",), "reasoning": ("reasoning",), "both": ("reasoning_content", "reasoning")}
+FIELDS = {
+    "reasoning_content": ("reasoning_content",),
+    "reasoning": ("reasoning",),
+    "both": ("reasoning_content", "reasoning"),
+}
 """How a thought is called: as SGLang and most clients have it, as vLLM has it, or both."""
 
 OPENED, CLOSED = "<think>\n", "\n</think>\n\n"
@@ -165,7 +169,12 @@ def digest_of(policy: Policy) -> str:
 
 def models(names: Mapping[str, str], *, policy: Policy, roots: Mapping[str, str], max_model_len: int | None) -> Json:
     """The list of /v1/models, the method first."""
-    return {"object": "list", "data": [model(name, way, policy=policy, roots=roots, max_model_len=max_model_len) for name, way in names.items()]}
+    return {
+        "object": "list",
+        "data": [
+            model(name, way, policy=policy, roots=roots, max_model_len=max_model_len) for name, way in names.items()
+        ],
+    }
 
 
 def model(name: str, way: str, *, policy: Policy, roots: Mapping[str, str], max_model_len: int | None) -> Json:

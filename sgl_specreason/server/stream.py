@@ -25,7 +25,7 @@ class Stream:
     def __init__(self, answering: Answering, format: Format, *, interval_s: float, keep_alive_s: float) -> None:
         self._answering, self._format = answering, format
         self._interval_s, self._keep_alive_s = interval_s, keep_alive_s
-        self._open = {index: False for index in range(len(answering.talks))}  # whether a thought stands open in the content
+        self._open = dict.fromkeys(range(len(answering.talks)), False)  # whether a thought stands open in the content
         self._held: dict[int, str] = {}  # thoughts that are to be sent in one piece
         self._over: set[int] = set()
 
