@@ -72,7 +72,8 @@ def reach(retry_for: int) -> Declaration:
             envvar="SPECREASON_API_KEY",
             metavar="KEY",
             help="For the running servers, or for those that are started. On a command line it stands in every listing of "
-            "processes: use the variable.  [default: $SPECREASON_API_KEY, else none, and a random one for those that are started]",
+            "processes: use the variable.  [default: $SPECREASON_API_KEY, else none, and a random one for those that are "
+            "started]",
         ),
         click.option(
             "--request-timeout",

@@ -16,8 +16,9 @@ from sgl_specreason.errors import UsageError
 
 if TYPE_CHECKING:
     from sgl_specreason.plan.options import Options
-    from sgl_specreason.server.api import Api, Settings
+    from sgl_specreason.server.api import Api
     from sgl_specreason.server.call import SpecReason
+    from sgl_specreason.server.completions import Settings
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SECONDS = click.FloatRange(0.01, 86400)
@@ -60,10 +61,10 @@ SECONDS = click.FloatRange(0.01, 86400)
 @click.option("--queue-timeout", type=SECONDS, metavar="SECONDS", help="Longest wait for a place.  [default: none]")
 @click.option("--deadline", type=SECONDS, metavar="SECONDS", help="Longest time for a reply.  [default: none]")
 @click.option(
-    "--drain", type=SECONDS, default=60, show_default=True, metavar="SECONDS", help="For what is under way, at the end."
+    "--drain", type=SECONDS, default=60, show_default=True, metavar="SECONDS", help="For what is under way at the end."
 )
 @click.option(
-    "--keep-alive", type=SECONDS, default=10, show_default=True, metavar="SECONDS", help="Longest silence of a stream."
+    "--keep-alive", type=SECONDS, default=10, show_default=True, metavar="SECONDS", help="A stream's longest silence."
 )
 @click.option(
     "--stream-interval",
@@ -103,7 +104,7 @@ SECONDS = click.FloatRange(0.01, 86400)
     "cors_origins",
     multiple=True,
     metavar="URL",
-    help="A page that may ask from a browser; repeatable.",
+    help="A page that may ask; repeatable.",
 )
 @click.option("--instruction", type=options.PATH, metavar="FILE", help="A text that is put after each question.")
 @click.option("--metrics/--no-metrics", default=True, show_default=True, help="Numbers for Prometheus at /metrics.")
@@ -168,7 +169,7 @@ def _options(given: dict[str, Any]) -> "Options":
 
 def _settings(given: dict[str, Any]) -> "Settings":
     from sgl_specreason.server.answering import Patience
-    from sgl_specreason.server.api import Settings
+    from sgl_specreason.server.completions import Settings
     from sgl_specreason.server.reply import FIELDS
 
     return Settings(

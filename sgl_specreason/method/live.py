@@ -25,9 +25,11 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """Ends of one trajectory that a policy does not know: the answer has `answer_tokens` at most, thought and answer
-    `total_tokens` together, and the answer ends before one of `stop`. The `listener` hears of each step as it is kept, and of texts before that where it is so wanted
-    (`as_it_grows`)."""
+    """Ends of one trajectory that a policy does not know, and who hears of it.
+
+    The answer has `answer_tokens` at most, thought and answer `total_tokens` together, and the answer ends before one of `stop`.
+    The `listener` hears of each step as it is kept, and of texts before that where it is so wanted (`as_it_grows`).
+    """
 
     control: Control = field(default_factory=Control)
     listener: Listener | None = None

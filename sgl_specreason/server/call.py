@@ -129,7 +129,7 @@ class SpecReason:
         logs: Path | None,
         say: Callable[[str], None],
     ) -> Self:
-        """As `start` and `attach`, of options that a command has. Logs of engines go to `logs`, or to a folder that is removed."""
+        """As `start` and `attach`, of a command's options. Logs of engines go to `logs`, or to a folder that is removed."""
         with ExitStack() as stack:
             folder = logs or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="specreason-")))
             pair = stack.enter_context(opened(plan, asked, access, logs=folder, say=say, connections=4 * places))
@@ -138,9 +138,9 @@ class SpecReason:
     def chat(self, messages: Messages, **asked: Any) -> Reply:
         """Answers a conversation: dictionaries with a role and a content, as in OpenAI's API.
 
-        `asked` may have any setting of `Policy` (threshold, budget_tokens, temperature ...), `method` (ASKED), `thinking`, `max_tokens` of thought
-        and answer together, `seed`, `stop` and `template`, the chat templates' own options. Raises UsageError for what cannot be
-        asked, and EngineError where an engine fails.
+        `asked` may have any setting of `Policy` (threshold, budget_tokens, temperature ...), `method` (ASKED), `thinking`,
+        `max_tokens` of thought and answer together, `seed`, `stop` and `template`, the chat templates' own options. Raises
+        UsageError for what cannot be asked, and EngineError where an engine fails.
         """
         replies: queue.SimpleQueue[Reply | SpecReasonError] = queue.SimpleQueue()
 

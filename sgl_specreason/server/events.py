@@ -48,8 +48,8 @@ class Answer:
 class Account:
     """What a question took. Tokens of the thought are counted by step and author, kept or not (`tokens_discarded`).
 
-    `prompt_tokens` are those of the first model that is asked, `cached_tokens` how many of these its cache had. `seconds` are wall
-    time from admission, `queued_s` those before, `seconds_base` and `seconds_small` those of their requests, which overlap.
+    `prompt_tokens` are those of the first model that is asked, `cached_tokens` how many of these its cache had. `seconds` are
+    wall time from admission, `queued_s` those before, `seconds_base` and `seconds_small` those of their requests, which overlap.
     """
 
     prompt_tokens: int

@@ -92,9 +92,7 @@ def opened(
         infos = {role: endpoint.server_info for role, endpoint in endpoints.items()}
         for role, info in infos.items():
             if info.get("strip_thinking_cache"):
-                say(
-                    f"Warning: {role} runs with --strip-thinking-cache: its cache keeps no thought, and each step is computed anew"
-                )
+                say(f"Warning: {role} runs with --strip-thinking-cache: each step is computed anew")
         yield Pair(
             plan=plan,
             policy=_policy(plan, asked),

@@ -5,14 +5,17 @@ Knows no HTTP. Additions stand at the top level under "specreason": in a delta, 
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import structs
 
 from sgl_specreason.method.policy import Policy
 from sgl_specreason.method.score import RANGES
 from sgl_specreason.plan.plan import digest
 from sgl_specreason.server.ask import Ask
 from sgl_specreason.server.events import Reply, Step
+from sgl_specreason.text.steps import Author
 
 Json = dict[str, Any]
 FIELDS = {
@@ -162,41 +165,40 @@ def usage(replies: Sequence[Reply]) -> Json:
 
 def digest_of(policy: Policy) -> str:
     """Eight hex digits that stand for these settings."""
-    from msgspec import structs
-
     return digest(structs.asdict(policy))
 
 
-def models(names: Mapping[str, str], *, policy: Policy, roots: Mapping[str, str], max_model_len: int | None) -> Json:
-    """The list of /v1/models, the method first."""
-    return {
-        "object": "list",
-        "data": [
-            model(name, way, policy=policy, roots=roots, max_model_len=max_model_len) for name, way in names.items()
-        ],
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """The models of a server: their ids with what each stands for, the method first."""
 
+    names: Mapping[str, str]
+    roots: Mapping[Author, str]
+    policy: Policy
+    max_model_len: int | None
+    created: int = field(default_factory=lambda: int(time.time()))
 
-def model(name: str, way: str, *, policy: Policy, roots: Mapping[str, str], max_model_len: int | None) -> Json:
-    """One model of the server, and what it answers with that is asked for nothing else."""
-    low, high, _ = RANGES[policy.score_rule]
-    return {
-        "id": name,
-        "object": "model",
-        "created": STARTED,
-        "owned_by": "sgl-specreason",
-        "root": roots["small" if way == "small" else "base"],
-        "parent": None,
-        "max_model_len": max_model_len,
-        "specreason": {
-            "method": way,
-            "threshold": policy.threshold,
-            "threshold_range": [low, high],
-            "score_rule": policy.score_rule,
-            "budget_tokens": policy.budget_tokens,
-            "answer_tokens": policy.answer_tokens,
-        },
-    }
+    def all(self) -> Json:
+        return {"object": "list", "data": [self.one(name) for name in self.names]}
 
-
-STARTED = int(time.time())
+    def one(self, name: str) -> Json:
+        """One model, and what it answers with that is asked for nothing else."""
+        method, policy = self.names[name], self.policy
+        low, high, _ = RANGES[policy.score_rule]
+        return {
+            "id": name,
+            "object": "model",
+            "created": self.created,
+            "owned_by": "sgl-specreason",
+            "root": self.roots["small" if method == "small" else "base"],
+            "parent": None,
+            "max_model_len": self.max_model_len,
+            "specreason": {
+                "method": method,
+                "threshold": policy.threshold,
+                "threshold_range": [low, high],
+                "score_rule": policy.score_rule,
+                "budget_tokens": policy.budget_tokens,
+                "answer_tokens": policy.answer_tokens,
+            },
+        }
