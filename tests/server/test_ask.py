@@ -1,6 +1,6 @@
 """A request's JSON as what it asks for: every field, its neutral values, and what is said of wrong ones."""
 
-from typing import Any
+from typing import Any, get_type_hints
 
 import orjson
 import pytest
@@ -266,6 +266,19 @@ def test_a_field_that_cannot_be_honoured_is_taken_at_its_neutral_values_only(nam
     found = refused(**{name: "anything else"})
     assert (found.param, found.code) == (name, "unsupported_parameter")
     assert found.message.startswith(f"{name} is not supported: ")
+
+
+def test_every_field_of_openais_client_has_a_meaning_here() -> None:
+    from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as Streaming
+
+    names = {name for part in Streaming.__mro__ for name in getattr(part, "__annotations__", {})} | {
+        *get_type_hints(Streaming)
+    }
+    assert names - READ - NEUTRAL.keys() - SILENT == set()
+
+
+def test_a_null_in_a_neutral_value_asks_for_nothing() -> None:
+    assert ask(response_format={"type": "text", "json_schema": None}, logit_bias={"5": None}) == ask()
 
 
 UNSUPPORTED = {
