@@ -65,13 +65,13 @@ async function* chunks(response) {
 class Flow {
   whole = "";
   tail = new Text();
-  node = el("div", { class: "text", dir: "auto" }, this.tail);
+  node = el("div", { class: "text", dir: "auto", "data-tight": "" }, this.tail);
 
   add(text) {
     this.whole += text;
     const open = this.tail.data + text, cut = open.lastIndexOf("\n\n") + 2;
     if (cut > 1) {
-      const over = el("span", {}, open.slice(0, cut));
+      const over = el("span", { "data-tight": "" }, open.slice(0, cut));
       this.tail.before(over);
       near.observe(over);
       this.tail.data = open.slice(cut);
@@ -169,7 +169,7 @@ class Reply {
     if (!this.said) {
       this.thinks();
       this.said = new Flow();
-      this.node.append(el("div", { class: "answer" }, el("span", { class: "head" }, "Answer"), this.said.node));
+      this.node.append(el("div", { class: "box end answer" }, head("Answer"), this.said.node));
     }
     this.said.add(text);
     this.answer += text;
@@ -198,7 +198,7 @@ class Reply {
       return [el("b", { class: name }, name), ` ${words.join(" ")}`];
     };
     const about = ["base", "small"].filter((name) => Number.isFinite(account[`tokens_${name}`])).map(engine);
-    if (account.tokens_discarded) about.push([`${shown(account.tokens_discarded)} of them discarded`]);
+    if (account.tokens_discarded) about.push([`${count(account.tokens_discarded, "token")} discarded`]);
     if (account.judge_requests) about.push([count(account.judge_requests, "judgement"), Number.isFinite(account.acceptance) ? `, ${Math.round(100 * account.acceptance)} % accepted` : ""]);
     if (Number.isFinite(usage.completion_tokens)) {
       const thought = usage.completion_tokens_details?.reasoning_tokens ?? 0, cached = usage.prompt_tokens_details?.cached_tokens;
@@ -369,11 +369,12 @@ function ranged() {
 }
 
 function settled() {
+  if (!models.length) return;
   at("threshold-setting").hidden = !judges(chosen());
   at("budget-setting").hidden = !thinks(chosen());
   at("threshold-value").textContent = shown(Number(at("threshold").value));
-  at("budget-value").textContent = count(budgets[at("budget").value], "token");
-  at("budget").setAttribute("aria-valuetext", at("budget-value").textContent);
+  at("budget-value").textContent = shown(budgets[at("budget").value]);
+  at("budget").setAttribute("aria-valuetext", count(budgets[at("budget").value], "token"));
 }
 
 function askKey() {
@@ -417,11 +418,13 @@ at("key").addEventListener("change", () => {
   } catch {} // a browser that stores nothing
   load();
 });
-for (const id of ["model", "threshold", "budget"]) at(id).addEventListener("input", settled);
+for (const event of ["input", "change"]) at("settings").addEventListener(event, settled);
+at("model").addEventListener("change", settled);
 for (const [id, kind] of [["thoughts", "thought"], ["drafts", "draft"]]) {
   at(id).addEventListener("change", () => document.querySelectorAll(`details.${kind}`).forEach((node) => (node.open = at(id).checked)));
 }
 
+// Whoever scrolls up reads; `seen` also knows where the page moved by itself.
 let seen = 0;
 addEventListener("scroll", () => {
   const below = document.documentElement.scrollHeight - innerHeight - scrollY;
@@ -429,7 +432,11 @@ addEventListener("scroll", () => {
   else if (scrollY < seen) follows = false;
   seen = scrollY;
 }, { passive: true });
-new ResizeObserver(() => follows && scrollTo(0, document.documentElement.scrollHeight)).observe(at("conversation"));
+new ResizeObserver(() => {
+  if (!follows) return;
+  scrollTo(0, document.documentElement.scrollHeight);
+  seen = scrollY;
+}).observe(at("conversation"));
 
 at("settings").open = matchMedia("(min-width: 48rem)").matches;
 try {
