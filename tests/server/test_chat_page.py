@@ -187,8 +187,11 @@ def test_drafts_and_thoughts_are_folded_and_opened(opens: Opens, server: Scripte
 def test_the_next_question_takes_answers_along_and_no_thoughts(opens: Opens, server: ScriptedChat) -> None:
     server.replies = [reply(*THOUGHT, answer("Two.")), reply(*THOUGHT, *over("length")), reply(answer("Four."))]
     chrome = opens()
-    for question in ("First", "Second", "Third"):
-        says(chrome, question)
+    says(chrome, "First")
+    says(chrome, "Second")
+    words = "The reply ended before an answer. The next question is sent without this one."
+    assert words in one(chrome, ".turn .problem").text
+    says(chrome, "Third")
     assert one(chrome, "#status").text == "Done"
     assert server.asked[2]["messages"] == [
         {"role": "user", "content": "First"},
@@ -306,7 +309,9 @@ def test_what_has_the_focus_is_seen_and_everything_has_a_name(opens: Opens, serv
         focused = chrome.switch_to.active_element
         if focused.tag_name == "body":
             break
-        reached.append((focused.tag_name, focused.accessible_name.strip(), focused.value_of_css_property("outline-style")))
+        reached.append(
+            (focused.tag_name, focused.accessible_name.strip(), focused.value_of_css_property("outline-style"))
+        )
     names = [name for _, name, _ in reached]
     assert {outline for *_, outline in reached} == {"solid"}
     assert names[:8] == [

@@ -90,7 +90,8 @@ class Flow {
 
 const number = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
 const shown = (value) => (Number.isFinite(value) ? number.format(value) : String(value));
-const count = (value, what) => `${shown(value)} ${what}${value === 1 ? "" : "s"}`;
+const known = (value) => value !== null && value !== undefined;
+const count = (value, what) => (known(value) ? `${shown(value)} ${what}${value === 1 ? "" : "s"}` : "");
 const seconds = (value) => `${value.toFixed(value < 9.95 ? 2 : 1)} s`;
 const ENDS = {
   budget: "the thought was closed at its budget",
@@ -144,11 +145,11 @@ class Reply {
   step({ n, by, score, tokens, draft, draft_tokens }) {
     if (!this.flow) this.think("");
     const author = by === "small" ? "small" : "base";
-    const scored = score === null || score === undefined ? "" : `score ${shown(score)}`;
-    const rejected = author === "base" && (draft !== undefined || draft_tokens > 0);
+    const scored = known(score) ? `score ${shown(score)}` : "";
+    const rejected = author === "base" && (known(draft) || draft_tokens > 0);
     this.box.className = `box ${author}`;
     this.box.firstChild.replaceWith(head(`${shown(n)} ${author}`, count(tokens, "token"), rejected ? scored && `its draft: ${scored}` : scored));
-    if (rejected && draft !== undefined) this.draft(draft, draft_tokens, scored);
+    if (rejected && known(draft)) this.draft(draft, draft_tokens, scored);
     this.flow.end();
     this.flow = null;
     this.written[author]++;
@@ -289,13 +290,14 @@ async function answer(turn) {
   running = null;
   busy(false);
   if (!turn.node.isConnected) return; // another conversation has begun
+  if (!failed && !reply.answer.trim()) failed = new Error("The reply ended before an answer.");
   if (failed) fail(turn, failed);
-  else status(reply.answer ? "Done" : "Ended without an answer");
+  else status("Done");
 }
 
 function fail(turn, error) {
   const stopped = error.name === "AbortError";
-  const left = turn.reply.answer.trim() ? "What came is kept." : "Without an answer this question is not sent along with the next one.";
+  const left = turn.reply.answer.trim() ? "What came is kept." : "The next question is sent without this one.";
   const ways = [["Try again", () => running || answer(turn)]];
   if (turns.length > 1) ways.push(["New conversation", begin]);
   const node = problem(`${stopped ? "Stopped." : error.message} ${left}`, ways, { wait: error.wait, mild: stopped });
