@@ -65,13 +65,13 @@ async function* chunks(response) {
 class Flow {
   whole = "";
   tail = new Text();
-  node = el("div", { class: "text", dir: "auto" }, this.tail);
+  node = el("div", { class: "text", dir: "auto", "data-tight": "" }, this.tail);
 
   add(text) {
     this.whole += text;
     const open = this.tail.data + text, cut = open.lastIndexOf("\n\n") + 2;
     if (cut > 1) {
-      const over = el("span", {}, open.slice(0, cut));
+      const over = el("span", { "data-tight": "" }, open.slice(0, cut));
       this.tail.before(over);
       near.observe(over);
       this.tail.data = open.slice(cut);
@@ -90,7 +90,8 @@ class Flow {
 
 const number = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
 const shown = (value) => (Number.isFinite(value) ? number.format(value) : String(value));
-const count = (value, what) => `${shown(value)} ${what}${value === 1 ? "" : "s"}`;
+const known = (value) => value !== null && value !== undefined;
+const count = (value, what) => (known(value) ? `${shown(value)} ${what}${value === 1 ? "" : "s"}` : "");
 const seconds = (value) => `${value.toFixed(value < 9.95 ? 2 : 1)} s`;
 const ENDS = {
   budget: "the thought was closed at its budget",
@@ -144,11 +145,11 @@ class Reply {
   step({ n, by, score, tokens, draft, draft_tokens }) {
     if (!this.flow) this.think("");
     const author = by === "small" ? "small" : "base";
-    const scored = score === null || score === undefined ? "" : `score ${shown(score)}`;
-    const rejected = author === "base" && (draft !== undefined || draft_tokens > 0);
+    const scored = known(score) ? `score ${shown(score)}` : "";
+    const rejected = author === "base" && (known(draft) || draft_tokens > 0);
     this.box.className = `box ${author}`;
     this.box.firstChild.replaceWith(head(`${shown(n)} ${author}`, count(tokens, "token"), rejected ? scored && `its draft: ${scored}` : scored));
-    if (rejected && draft !== undefined) this.draft(draft, draft_tokens, scored);
+    if (rejected && known(draft)) this.draft(draft, draft_tokens, scored);
     this.flow.end();
     this.flow = null;
     this.written[author]++;
@@ -169,7 +170,7 @@ class Reply {
     if (!this.said) {
       this.thinks();
       this.said = new Flow();
-      this.node.append(el("div", { class: "answer" }, el("span", { class: "head" }, "Answer"), this.said.node));
+      this.node.append(el("div", { class: "box end answer" }, head("Answer"), this.said.node));
     }
     this.said.add(text);
     this.answer += text;
@@ -198,7 +199,7 @@ class Reply {
       return [el("b", { class: name }, name), ` ${words.join(" ")}`];
     };
     const about = ["base", "small"].filter((name) => Number.isFinite(account[`tokens_${name}`])).map(engine);
-    if (account.tokens_discarded) about.push([`${shown(account.tokens_discarded)} of them discarded`]);
+    if (account.tokens_discarded) about.push([`${count(account.tokens_discarded, "token")} discarded`]);
     if (account.judge_requests) about.push([count(account.judge_requests, "judgement"), Number.isFinite(account.acceptance) ? `, ${Math.round(100 * account.acceptance)} % accepted` : ""]);
     if (Number.isFinite(usage.completion_tokens)) {
       const thought = usage.completion_tokens_details?.reasoning_tokens ?? 0, cached = usage.prompt_tokens_details?.cached_tokens;
@@ -289,13 +290,14 @@ async function answer(turn) {
   running = null;
   busy(false);
   if (!turn.node.isConnected) return; // another conversation has begun
+  if (!failed && !reply.answer.trim()) failed = new Error("The reply ended before an answer.");
   if (failed) fail(turn, failed);
-  else status(reply.answer ? "Done" : "Ended without an answer");
+  else status("Done");
 }
 
 function fail(turn, error) {
   const stopped = error.name === "AbortError";
-  const left = turn.reply.answer.trim() ? "What came is kept." : "Without an answer this question is not sent along with the next one.";
+  const left = turn.reply.answer.trim() ? "What came is kept." : "The next question is sent without this one.";
   const ways = [["Try again", () => running || answer(turn)]];
   if (turns.length > 1) ways.push(["New conversation", begin]);
   const node = problem(`${stopped ? "Stopped." : error.message} ${left}`, ways, { wait: error.wait, mild: stopped });
@@ -369,11 +371,12 @@ function ranged() {
 }
 
 function settled() {
+  if (!models.length) return;
   at("threshold-setting").hidden = !judges(chosen());
   at("budget-setting").hidden = !thinks(chosen());
   at("threshold-value").textContent = shown(Number(at("threshold").value));
-  at("budget-value").textContent = count(budgets[at("budget").value], "token");
-  at("budget").setAttribute("aria-valuetext", at("budget-value").textContent);
+  at("budget-value").textContent = shown(budgets[at("budget").value]);
+  at("budget").setAttribute("aria-valuetext", count(budgets[at("budget").value], "token"));
 }
 
 function askKey() {
@@ -417,11 +420,13 @@ at("key").addEventListener("change", () => {
   } catch {} // a browser that stores nothing
   load();
 });
-for (const id of ["model", "threshold", "budget"]) at(id).addEventListener("input", settled);
+for (const event of ["input", "change"]) at("settings").addEventListener(event, settled);
+at("model").addEventListener("change", settled);
 for (const [id, kind] of [["thoughts", "thought"], ["drafts", "draft"]]) {
   at(id).addEventListener("change", () => document.querySelectorAll(`details.${kind}`).forEach((node) => (node.open = at(id).checked)));
 }
 
+// Whoever scrolls up reads; `seen` also knows where the page moved by itself.
 let seen = 0;
 addEventListener("scroll", () => {
   const below = document.documentElement.scrollHeight - innerHeight - scrollY;
@@ -429,7 +434,11 @@ addEventListener("scroll", () => {
   else if (scrollY < seen) follows = false;
   seen = scrollY;
 }, { passive: true });
-new ResizeObserver(() => follows && scrollTo(0, document.documentElement.scrollHeight)).observe(at("conversation"));
+new ResizeObserver(() => {
+  if (!follows) return;
+  scrollTo(0, document.documentElement.scrollHeight);
+  seen = scrollY;
+}).observe(at("conversation"));
 
 at("settings").open = matchMedia("(min-width: 48rem)").matches;
 try {
