@@ -25,6 +25,7 @@ from sgl_specreason.engines.keeper import free_port
 Json = dict[str, Any]
 READY_S, END_S, REPLY_S = 300.0, 60.0, 180.0
 MARK = "SPECREASON_SERVED"
+SERVE = ("-m", "sgl_specreason.serve")
 DONE = b"[DONE]"
 
 
@@ -47,15 +48,17 @@ class Outcome:
 
 
 class Served:
-    """`python -m sgl_specreason.serve` with these words, on a free port."""
+    """`python -m sgl_specreason.serve`, or another program that serves, with these words, on a free port."""
 
-    def __init__(self, words: Sequence[str], log: Path, *, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, words: Sequence[str], log: Path, *, env: dict[str, str] | None = None, program: Sequence[str] = SERVE
+    ) -> None:
         self.port, self.log = free_port(), log
         self.mark = f"{os.getpid()}-{self.port}"
         self.url = f"http://127.0.0.1:{self.port}"
         with log.open("wb") as sink:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sgl_specreason.serve", "--port", str(self.port), *words],
+                [sys.executable, *program, "--port", str(self.port), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
