@@ -22,7 +22,7 @@ class Streamed:
         self._hear, self._incremental = hear, incremental
 
     def read(self, chunks: Iterable[bytes]) -> bytes:
-        """The answer as it would have come in one piece. Raises ProtocolError for one that breaks off."""
+        """The answer as it would have come in one piece. Raises ProtocolError for one that breaks off or holds no events."""
         text, ids, answer = "", list[int](), dict[str, Any]()
         for line in _lines(chunks):
             if not line.startswith(EVENT):
@@ -30,14 +30,18 @@ class Streamed:
             data = line[len(EVENT) :].strip()
             if data == DONE:
                 return orjson.dumps(answer)
-            event = orjson.loads(data)
-            if not isinstance(event, dict) or "error" in event:
-                return bytes(data)
-            text = text + event["text"] if self._incremental else event["text"]
-            new = event.get("output_ids") or []
-            ids = [*ids, *new] if self._incremental else new
-            answer = event | {"text": text, "output_ids": ids}
-            if event["meta_info"].get("finish_reason") is None:
+            try:
+                event = orjson.loads(data)
+                if "error" in event:
+                    return bytes(data)
+                new, new_ids, meta = event["text"], event.get("output_ids") or [], event["meta_info"]
+                text = text + new if self._incremental else new
+                ids = [*ids, *new_ids] if self._incremental else new_ids
+                answer = event | {"text": text, "output_ids": ids}
+                is_last = meta.get("finish_reason") is not None
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                raise ProtocolError(f"no event of a stream: {type(error).__name__}: {bytes(data[:100])!r}") from None
+            if not is_last:
                 self._hear(text)
         raise ProtocolError("the stream broke off")
 

@@ -104,13 +104,14 @@ class Answering:
 
     def end(self, why: Refusal) -> None:
         """Ends what is not over yet; it fails with these words."""
-        self._why = self._why or why
         for timer in self._timers:
             timer.cancel()
         for talk, ticket in zip(self.talks, self._tickets, strict=False):  # none where it was refused
             if not talk.over:
-                self._metrics.cancelled.labels(why.code or "").inc()
+                if self._why is None:
+                    self._metrics.cancelled.labels(why.code or "").inc()
                 self._house.end(talk, ticket, why.message)
+        self._why = self._why or why
 
     def _after(self, seconds: float, work: Callable[[], None]) -> None:
         self._timers.append(self._loop.call_later(seconds, work))

@@ -43,7 +43,6 @@ class Settings:
     most_bytes: int = 8_000_000
     keep_alive_s: float = 10.0
     interval_s: float = 0.05
-    write_timeout_s: float = 300.0
     patience: Patience = field(default_factory=Patience)
     thought_names: tuple[str, ...] = FIELDS["reasoning_content"]
     cors_origins: tuple[str, ...] = ()
@@ -77,6 +76,7 @@ class Completions:
         try:
             body = await body_of(receive, self._api.settings.most_bytes)
             if body is None:
+                status = GONE.status
                 return
             if why := self._api.refusal_now():
                 raise why
@@ -132,6 +132,7 @@ class Completions:
             if told is None:
                 return GONE.status
             if isinstance(told.event, Refusal):
+                answering.end(told.event)  # its other choices, too
                 raise told.event
         body = orjson.dumps(format.whole([answering.replies[index] for index in sorted(answering.replies)]))
         await Response(body, headers=dict(headers), media_type="application/json")(scope, receive, send)
@@ -162,10 +163,7 @@ class Completions:
         pieces = stream.pieces()
         while (piece := await _unless(gone, anext(pieces, b""))) is not None:
             message = {"type": "http.response.body", "body": piece, "more_body": bool(piece)}
-            try:
-                await asyncio.wait_for(send(message), settings.write_timeout_s)
-            except TimeoutError:
-                return GONE.status
+            await send(message)
             if not piece:
                 return 200
         return GONE.status

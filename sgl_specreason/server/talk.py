@@ -4,6 +4,7 @@ Knows no HTTP. A question with several choices is several of these.
 """
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,10 +21,12 @@ from sgl_specreason.server.desk import Ticket
 from sgl_specreason.server.events import Account, End, Event, Reply
 from sgl_specreason.server.fit import Fitted, Size, fitted
 from sgl_specreason.server.pair import Pair
+from sgl_specreason.server.refusal import internal
 from sgl_specreason.server.speech import Speech
 from sgl_specreason.text.conversation import Message
 from sgl_specreason.text.steps import BLANK_LINE, Author
 
+log = logging.getLogger("sgl_specreason.server")
 Asked = Literal["specreason", "base", "small"]
 ASKED: tuple[Asked, ...] = ("specreason", "base", "small")
 """How a question can be answered: by the method, or by one model alone."""
@@ -161,13 +164,17 @@ class Talk:
             self.control.check()
             run_trajectory(method, t, {role: self._pair.endpoints[role] for role in question.roles})
             self.speech.finish(question.roles[0], t.answer)
+            reply = self.reply(ticket)
         except SpecReasonError as error:
             self.seconds = time.monotonic() - begun_s
             self.fail(error)
+        except Exception:  # a fault of ours: whoever asked must hear of it, too
+            log.exception("a question failed")
+            self.fail(internal())
         else:
             self.seconds = time.monotonic() - begun_s
             self.over = True
-            self._emit(End(reply=self.reply(ticket)))
+            self._emit(End(reply=reply))
 
     def fail(self, error: SpecReasonError) -> None:
         """It has come to nothing more."""
