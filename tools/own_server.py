@@ -15,6 +15,7 @@ from accounts import Say
 
 from sgl_specreason.engines.keeper import free_port
 
+BUNDLED = Path(__file__).resolve().parent.parent / "sgl_specreason" / "demo" / "models" / "base"
 START_S, END_S = 300.0, 90.0
 ENGINE_KEY, SERVE_KEY = "the engines' key of a tool", "the server's key of a tool"
 
@@ -51,6 +52,23 @@ def bundled_pair(logs: Path, say: Say) -> Iterator[Engines]:
     specs = [replace(spec, api_key=ENGINE_KEY) for spec in plan.specs]
     with started(specs, logs, say=say) as running:
         yield Engines(base_url=running["base"].url, small_url=running["small"].url)
+
+
+@contextmanager
+def stub_pair(words: Sequence[str] = ()) -> Iterator[Engines]:
+    """Two stub engines that say they serve the bundled pair."""
+    command = [sys.executable, str(Path(__file__).with_name("stub_engine.py")), "--model", str(BUNDLED), *words]
+    processes: list[subprocess.Popen[str]] = []
+    try:
+        for _ in range(2):
+            processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        urls = [process.stdout.readline().strip() for process in processes if process.stdout]
+        yield Engines(base_url=urls[0], small_url=urls[1])
+    finally:
+        for process in processes:
+            if process.stdin:
+                process.stdin.close()
+            process.wait(10)
 
 
 @contextmanager
