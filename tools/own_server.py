@@ -72,11 +72,11 @@ def stub_pair(words: Sequence[str] = ()) -> Iterator[Engines]:
 
 
 @contextmanager
-def server(words: Sequence[str], log: Path) -> Iterator[Served]:
+def server(words: Sequence[str], log: Path, *, engine_key: str = ENGINE_KEY) -> Iterator[Served]:
     """`python -m sgl_specreason.serve` with these words, from when it is ready. Must end by itself on SIGTERM."""
     url = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, "-m", "sgl_specreason.serve", "--port", str(port), *words]
-    keys = {"SPECREASON_API_KEY": ENGINE_KEY, "SPECREASON_SERVE_KEY": SERVE_KEY}
+    keys = {"SPECREASON_API_KEY": engine_key, "SPECREASON_SERVE_KEY": SERVE_KEY}
     with log.open("wb") as file:
         process = subprocess.Popen(command, env=os.environ | keys, stdout=file, stderr=file)
     try:
