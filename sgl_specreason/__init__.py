@@ -23,3 +23,11 @@ if (
 ):
     # `python -m sgl_specreason...` puts the working directory first, and a json.py that lies there would be run
     del sys.path[0]
+
+
+def __getattr__(name: str) -> object:
+    if name == "SpecReason":  # the package is imported by every command: nothing heavy before it is asked for
+        from sgl_specreason.server.call import SpecReason
+
+        return SpecReason
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,6 +19,7 @@ from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.engines.transport import Failure, Transport
 from sgl_specreason.method.trajectory import Texts
 from sgl_specreason.text.chat import ChatFormat
+from sgl_specreason.text.conversation import Message
 from sgl_specreason.text.steps import Author
 
 CONTROL = ("<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>")
@@ -168,12 +169,12 @@ def scripted() -> Iterator[Scripts]:
 def texts(problem: str) -> Texts:
     """What a trajectory of this problem is given."""
     chat = ChatFormat(tokenizer=TagTokenizer())
-    prompt = chat.prompt(problem)
+    prompt, contents = chat.opening([Message("user", problem)])
     roles: tuple[Author, Author] = ("base", "small")
     before, after = "</think><|end|><|user|>Good?<|end|><|assistant|>", "<|end|><|user|>Good?<|end|><|assistant|>"
     return Texts(
         prompts=dict.fromkeys(roles, prompt),
-        contents=dict.fromkeys(roles, chat.content(prompt)),
+        contents=dict.fromkeys(roles, contents),
         judge_open=f"{before}Score: ",
         judge_closed=f"{after}Score: ",
         binary_open=f"{before}Say: ",

@@ -226,6 +226,15 @@ def test_each_kind_of_request_has_luck_of_its_own(fake_engine: Start) -> None:
     assert len({*drafts, *written}) == 3  # drafts, a regenerated step, the answer
 
 
+def test_every_text_is_sampled_as_the_policy_says(fake_engine: Start) -> None:
+    pair = Pair(fake_engine, ["One.\n\n", "End.</think>"], [1, 9], ["Mine.\n\n", "A"])
+    pair.run(temperature=0.6, top_p=0.8, top_k=20, min_p=0.05)
+    sent = [request["sampling_params"] for engine in (pair.small, pair.base) for request in engine.requests]
+    found = [[params.get(name) for name in ("temperature", "top_p", "top_k", "min_p")] for params in sent]
+    written = [values for values, params in zip(found, sent, strict=True) if params["max_new_tokens"]]
+    assert written == [[0.6, 0.8, 20, 0.05]] * len(written) != []
+
+
 @pytest.mark.parametrize(("said", "kept"), [("So \ufffd", "So "), ("\ufffd\ufffd", ""), ("x\ufffdy", "x\ufffdy")])
 def test_half_a_character_at_a_limit_is_nobodys_text(fake_engine: Start, said: str, kept: str) -> None:
     """A limit may fall inside the bytes of a character: what comes next would not complete it."""

@@ -3,26 +3,24 @@
 import base64
 import io
 import json
-import os
 import random
 import re
-import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsers import HOSTILE, chromium, show_on, until
 from command_line import invoke
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from run_folders import record, run_folder, settings
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select, WebDriverWait
+from selenium.webdriver.support.ui import Select
 
 from sgl_specreason.results.page.build import page
 from sgl_specreason.results.page.trajectories import fitted, packed, told
@@ -221,23 +219,8 @@ def test_no_text_can_end_the_element_that_it_stands_in(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    driver = shutil.which("chromedriver")
-    if driver is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI must have chromium and chromedriver (tools/debian.sh)")
-        pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or ""
-    profile = tmp_path_factory.mktemp("profile")
-    switches = "headless no-sandbox disable-gpu disable-background-networking disable-component-update disable-sync no-first-run"
-    for switch in [*switches.split(), f"user-data-dir={profile}"]:
-        options.add_argument(f"--{switch}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
-    chrome.set_page_load_timeout(60)
-    chrome.set_script_timeout(60)
-    yield chrome
-    chrome.quit()
+    with chromium(tmp_path_factory.mktemp("profile")) as chrome:
+        yield chrome
 
 
 @pytest.fixture
@@ -249,10 +232,7 @@ def look(browser: webdriver.Chrome, tmp_path: Path) -> Callable[..., webdriver.C
     ) -> webdriver.Chrome:
         file = tmp_path / "page.html"
         file.write_text(page(load_runs(folder)), encoding="utf-8")
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        show_on(browser, width=width, height=height, scheme=scheme)
         browser.get("about:blank")
         browser.get(f"{file.as_uri()}{route}")
         if route:
@@ -260,10 +240,6 @@ def look(browser: webdriver.Chrome, tmp_path: Path) -> Callable[..., webdriver.C
         return browser
 
     return opens
-
-
-def until(browser: webdriver.Chrome, script: str) -> None:
-    WebDriverWait(browser, 20).until(lambda chrome: chrome.execute_script(script))
 
 
 def links(browser: webdriver.Chrome) -> list[str]:
@@ -346,21 +322,6 @@ def test_a_failed_and_a_withheld_trajectory_say_so(look: Callable[..., webdriver
     assert "! failed: the engine <b>died</b>" in chrome.find_element(By.ID, "trajectory").text
     chrome = look(tmp_path / "runs", "#1")
     assert "[withheld]" in chrome.find_element(By.CSS_SELECTOR, ".step").text
-
-
-HOSTILE = [
-    "<script>window.obeyed = 1</script></script><script>window.obeyed = 1</script>",
-    "<img src=x onerror='window.obeyed = 1'><svg onload=\"window.obeyed = 1\">",
-    '" onmouseover="window.obeyed = 1" x="',
-    "<a href=\"javascript:window.obeyed = 1\">go</a><iframe srcdoc='<script>parent.obeyed = 1</script>'>",
-    "</div></li></ol></main><style>body { display: none }</style><div><!-- never closed <textarea><title>",
-    "<meta http-equiv=refresh content='0;url=https://example.org'><base href=https://example.org/>",
-    r"$\href{javascript:window.obeyed = 1}{x}$ \(\url{javascript:window.obeyed = 1}\)",
-    r"$\htmlData{x=<img src=x onerror=obeyed>}{y}$ $\includegraphics{https://example.org/x.png}$ $\class{small}{z}$",
-    r"\(\def\a{\a\a}\a\) \(\rule{99999em}{99999em}\) \[\begin{matrix}\[",
-    "\x00\x1b[2J ‮ reversed ‭ \ud83d\ude00",
-    "{{script}} {{data}} ${window.obeyed = 1} [object Object] __proto__ constructor",
-]
 
 
 def test_a_hostile_trajectory_does_nothing(look: Callable[..., webdriver.Chrome], tmp_path: Path) -> None:

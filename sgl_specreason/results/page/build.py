@@ -5,24 +5,22 @@ All text of models and run folders goes into it as data, and the script shows da
 """
 
 import base64
-import hashlib
 import html
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from sgl_specreason.results.folder import strict, without_texts
 from sgl_specreason.results.page.figures import Drawn, drawn
+from sgl_specreason.results.page.parts import asset, filled, source
 from sgl_specreason.results.page.trajectories import fitted, packed, told
 from sgl_specreason.results.records import Key, record_of, trajectories
 from sgl_specreason.results.summary import Run, base_of
 from sgl_specreason.results.table import Table, comparison
 
 BYTES_EACH, FEWEST, MOST = 10_000, 500, 4_000
-_ASSETS = Path(__file__).parent
 
 
 def page(runs: Sequence[Run]) -> str:
@@ -45,7 +43,7 @@ def page(runs: Sequence[Run]) -> str:
     rest = sum(len(part.encode()) for part in parts.values()) + len(_json(content)) + 10 * (listed + FEWEST)
     texts, shortened = fitted(_texts(runs, problems), BYTES_EACH * max(listed, FEWEST) - rest)
     content |= {"shortened": shortened, "texts": texts}
-    return _filled(_asset("page.html"), parts | {"data": _json(content)})
+    return filled(asset("page.html"), parts | {"data": _json(content)})
 
 
 def _problems(runs: Sequence[Run]) -> tuple[dict[str, dict[str, Any]], int]:
@@ -106,17 +104,16 @@ def _about(run: Run, name: str) -> dict[str, Any]:
 
 def _parts(runs: Sequence[Run], table: Table, figures: Sequence[Drawn]) -> dict[str, str]:
     """What the page's template is filled with, besides the data."""
-    scripts = {name: _asset(f"{name}.js") for name in ("katex.min", "page")}
-    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts.values()]
+    katex, script = asset("katex.min.js"), asset("mathematics.js") + asset("page.js")
     methods = ", ".join(dict.fromkeys(run.method for run in runs))
     return {
         "title": html.escape(f"{runs[0].settings.bench}: {methods}"),
-        "policy": " ".join(f"'sha256-{value}'" for value in hashes),
-        "style": _asset("page.css"),
+        "policy": f"{source(katex)} {source(script)}",
+        "style": asset("look.css") + asset("page.css"),
         "table": "".join(_table(table)),
         "figures": "".join(map(_figure, figures)),
-        "katex": scripts["katex.min"],
-        "script": scripts["page"],
+        "katex": katex,
+        "script": script,
     }
 
 
@@ -146,17 +143,3 @@ def _json(content: Any) -> str:
     """JSON that can stand in a script element: nothing in it opens or closes a tag or a comment."""
     text = json.dumps(strict(content), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _filled(template: str, parts: dict[str, str]) -> str:
-    """The template with each {{name}} replaced; what is put in is not looked at again."""
-    pieces = template.split("{{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, _, rest = piece.partition("}}")
-        filled += [parts[name], rest]
-    return "".join(filled)
-
-
-def _asset(name: str) -> str:
-    return (_ASSETS / name).read_text(encoding="utf-8")
