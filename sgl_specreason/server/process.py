@@ -68,7 +68,9 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
         server = _Server(
-            uvicorn.Config(self._door, log_config=None, access_log=False, lifespan="off", server_header=False)
+            uvicorn.Config(
+                self._door, interface="asgi3", log_config=None, access_log=False, lifespan="off", server_header=False
+            )
         )
         answering = asyncio.ensure_future(server.serve([self.listener]))
         threading.Thread(target=self._open, args=(loop,), daemon=True).start()
