@@ -79,8 +79,8 @@ def run(options: argparse.Namespace, out: Path, say: Say) -> Iterator[dict[str, 
         if "storm" in only and not stub:
             with scene(engines, stub, 64, out, say) as here:
                 yield said(asyncio.run(storm(here, options.leaving)), say)
-    if "storm" in only and stub:  # what is answered at once, nobody can leave
-        slowly = engines_of(options, out, say, ["--token-ms", "5"])
+    if "storm" in only and stub:  # what is answered at once, nobody can leave: 400 ms a step
+        slowly = engines_of(options, out, say, ["--token-ms", "20"])
         with slowly as engines, scene(engines, stub, options.leaving, out, say) as here:
             yield said(asyncio.run(storm(here, options.leaving)), say)
 

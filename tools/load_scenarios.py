@@ -120,7 +120,8 @@ async def watched(scene: Scene) -> Any:
 
 async def streams(scene: Scene, side_by_side: int, rounds: int) -> dict[str, Any]:
     """So many clients, each of which asks `rounds` times, one request after the other."""
-    await ask(scene.server, scene.asked(0)[0])  # what is imported and made at the first request
+    await _round(scene, min(32, side_by_side), 0)  # what is imported and made once: threads of pools, too
+    await settled(scene)
     before, cpu, begin = scene.size(), scene.cpu_s(), time.monotonic()
     seen: list[Seen] = []
     wrong: list[str] = []
@@ -183,9 +184,14 @@ async def until(holds: Callable[[], bool], within_s: float) -> float | None:
     return round(time.monotonic() - begin, 2)
 
 
+def is_soon(seconds: float | None) -> bool:
+    return seconds is not None and seconds <= FREE_WITHIN_S
+
+
 async def storm(scene: Scene, clients: int) -> dict[str, Any]:
     """All ask at once, and each leaves at a random moment. Then places must be free and the engines idle."""
-    await ask(scene.server, scene.asked(0)[0])
+    await _round(scene, min(32, clients), 0)
+    await settled(scene)
     before, draw = scene.size(), random.Random(0)
     stays = [draw.uniform(0, LEAVE_WITHIN_S) for _ in range(clients)]
     async with watched(scene) as watch:
@@ -198,8 +204,8 @@ async def storm(scene: Scene, clients: int) -> dict[str, Any]:
             until(lambda: scene.on_engines() == 0, FREE_WITHIN_S),
         )
     scene.say(f"places free after {free} s, engines idle after {idle} s")
-    wrong = [f"not free after {FREE_WITHIN_S:.0f} s: {scene.places()}"] if free is None else []
-    wrong += [f"engines not idle after {FREE_WITHIN_S:.0f} s: {scene.on_engines()}"] if idle is None else []
+    wrong = [] if is_soon(free) else [f"places free after {free} s: {scene.places()}"]
+    wrong += [] if is_soon(idle) else [f"engines idle after {idle} s: {scene.on_engines()}"]
     wrong += [f"{one.error}" for one in seen if one.error and not one.left]
     last = await ask(scene.server, scene.asked(0)[0])
     wrong += [f"the next request: {last.failed}"] if last.failed else []
@@ -221,29 +227,35 @@ async def storm(scene: Scene, clients: int) -> dict[str, Any]:
 
 
 async def slow_reader(scene: Scene, others: int, rounds: int) -> dict[str, Any]:
-    """Eight clients, in turns alone and beside one that reads a byte a second of a long reply."""
-    await ask(scene.server, scene.asked(0)[0])
-    alone: list[Seen] = []
-    beside: list[Seen] = []
+    """Clients beside one with a long reply, in turns: it reads as fast as they do, or a byte a second."""
+    await _round(scene, others, 0)
+    found: dict[str, list[Seen]] = {"fast": [], "slow": []}
     wrong: list[str] = []
     ended: list[float | None] = []
     for turn in range(rounds):
-        alone += await _round(scene, others, turn)
-        slow = Slow(scene.server, scene.asked(turn)[0] | {"n": 8})
-        await asyncio.sleep(0.2)
-        beside += await _round(scene, others, turn)
+        long = scene.asked(turn)[0] | {"n": 8}
+        fast = asyncio.create_task(ask(scene.server, long))
+        await asyncio.sleep(APART_S)
+        found["fast"] += await _round(scene, others, turn)
+        await fast
+        slow = Slow(scene.server, long)
+        await asyncio.sleep(APART_S)
+        found["slow"] += await _round(scene, others, turn)
         ended.append(await until(lambda: scene.on_engines() == 0, 60))
         wrong += ["the slow reader was cut"] if slow.over else []
         await slow.close()
         if await until(lambda: scene.places() == (0, 0), FREE_WITHIN_S) is None:
             wrong.append(f"places taken after the slow reader left: {scene.places()}")
-    wrong += [f"{one.failed}" for one in (*alone, *beside) if one.failed]
+    wrong += [f"{one.failed}" for each in found.values() for one in each if one.failed]
     return {
-        "scenario": f"slow reader (1 byte/s, n=8) beside {others}",
-        "alone, request_s": spread([one.seconds for one in alone]),
-        "beside, request_s": spread([one.seconds for one in beside]),
-        "alone, first_text_s": spread([one.first_text_s for one in alone]),
-        "beside, first_text_s": spread([one.first_text_s for one in beside]),
+        "scenario": f"{others} clients beside one with n=8 that reads a byte a second",
+        **{
+            f"{name}, beside a {speed} reader": spread(
+                [getattr(one, "seconds" if name == "request_s" else name) for one in found[speed]]
+            )
+            for name in ("request_s", "first_text_s")
+            for speed in found
+        },
         "its engines' work ended after s": ended,
         "wrong": wrong,
     }
