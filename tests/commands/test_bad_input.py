@@ -598,6 +598,9 @@ def test_a_process_ends_in_the_same_way(words: list[str], tmp_path: Path) -> Non
 
 TOOLS = {
     "bench.py": ["--problems", "0"],
+    "clients.py": ["--problems", "0"],
+    "clients.py, client": ["--only", "telnet"],
+    "load.py": ["--streams", "64,0"],
     "faults.py": ["--kinds", "earthquake"],
     "faults.py, no faults": ["--faults", "0"],
     "soak.py": ["--minutes", "-1"],
