@@ -70,7 +70,7 @@ class Answering:
     async def begin(self, questions: Sequence[Question], patience: Patience) -> None:
         """Has the choices of a question worked on. Raises Refusal."""
         try:
-            asked = await asyncio.to_thread(self._house.prepare, questions[0])
+            asked = await self._loop.run_in_executor(self._house.renderer, self._house.prepare, questions[0])
         except UsageError as error:
             raise invalid(str(error), param="messages") from None
         self.talks = [

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +50,7 @@ class SpecReason:
 
     def __init__(self, pair: Pair, desk: Desk, ends: ExitStack) -> None:
         self.pair, self.desk = pair, desk
+        self.renderer = ThreadPoolExecutor(1, "prompts")  # one, or questions would overtake each other
         self._ends = ends
 
     @classmethod
@@ -242,6 +244,7 @@ class SpecReason:
 
     def close(self) -> None:
         """Ends everything that is under way, and the engines that were started."""
+        self.renderer.shutdown(wait=False, cancel_futures=True)
         self._ends.close()
 
     def __enter__(self) -> Self:
