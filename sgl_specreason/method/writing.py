@@ -9,6 +9,7 @@ import sglang as sgl
 from sglang.lang.interpreter import ProgramState
 
 from sgl_specreason.engines.account import Aborted
+from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.errors import RequestError
 from sgl_specreason.method.ahead import Ticket
 from sgl_specreason.method.states import append, backend, fork, noted
@@ -82,6 +83,7 @@ def generate(
     SGLang's own defaults are 128 tokens and temperature 1.
     """
     f.set_var("seed", t.seed_of(purpose, backend(f).role, number))
+    _check_min_p(backend(f), t.policy.min_p)
     f += sgl.gen(
         "text",
         max_tokens=max_tokens,
@@ -95,3 +97,12 @@ def generate(
     meta: dict[str, Any] = f.get_meta_info("text")
     noted(f, meta["written"])
     return meta
+
+
+def _check_min_p(engine: Endpoint, min_p: float) -> None:
+    """Raises RequestError for an engine that would die of it: SGLang 0.5.23 draws by seed or with min_p, and not both."""
+    info = engine.server_info
+    if min_p and info.get("enable_deterministic_inference") and info.get("device") != "cpu":
+        raise RequestError(
+            f"{engine.role}: min_p cannot be used with an engine that has --enable-deterministic-inference"
+        )
