@@ -141,7 +141,10 @@ def test_a_reply_shows_who_wrote_what_and_what_it_cost(opens: Opens, server: Scr
     assert len({box.value_of_css_property("background-color") for box in authors}) == 2
     assert "It costs $5 or $6." in authors[2].text
     assert one(chrome, ".thought summary").text == "Thought: 3 steps, 2 by small, 1 by base"
-    assert one(chrome, ".answer .text").text.startswith("The answer is")
+    said = one(chrome, ".answer .text").get_attribute("textContent") or ""
+    assert said.startswith("The answer is")
+    assert said.endswith("and no other.")
+    assert "\n" not in said  # around a formula that has lines of its own
     facts = (
         "base 51 tokens in 1.40 s · small 1,204 tokens in 0.62 s · 31 tokens discarded · 2 judgements, 50 % accepted · "
         "prompt 120 (96 cached), thought 215, answer 40 tokens · 12.3 s in all · the thought was closed at its budget"

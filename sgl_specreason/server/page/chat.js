@@ -3,6 +3,7 @@
 const at = (id) => document.getElementById(id);
 
 const REFUSALS = {
+  __proto__: null,
   0: "The server cannot be reached.",
   401: "The server wants a key, and this one is not it.",
   429: "The server has as many questions as it can take.",
@@ -94,6 +95,7 @@ const known = (value) => value !== null && value !== undefined;
 const count = (value, what) => (known(value) ? `${shown(value)} ${what}${value === 1 ? "" : "s"}` : "");
 const seconds = (value) => `${value.toFixed(value < 9.95 ? 2 : 1)} s`;
 const ENDS = {
+  __proto__: null,
   budget: "the thought was closed at its budget",
   loop: "the thought went in circles and was closed",
   context: "the thought was closed because the models have no more room",
@@ -111,7 +113,6 @@ class Reply {
   strip = el("span", { class: "strip", "aria-hidden": "true" });
   thought = el("details", { class: "thought", hidden: "" }, el("summary", {}, this.title, this.strip), this.steps);
   node = el("div", { class: "reply" }, this.thought);
-  answer = ""; // as it is sent back with the next question
   written = { small: 0, base: 0 };
 
   // `author` writes what comes before it is known whose step it is.
@@ -173,7 +174,11 @@ class Reply {
       this.node.append(el("div", { class: "box end answer" }, head("Answer"), this.said.node));
     }
     this.said.add(text);
-    this.answer += text;
+  }
+
+  // As it is sent back with the next question.
+  get answer() {
+    return this.said?.whole ?? "";
   }
 
   // Ends the thought: what nobody was named for stays with whoever was writing.
@@ -411,7 +416,7 @@ at("message").addEventListener("keydown", (event) => {
   event.preventDefault();
   send();
 });
-addEventListener("keydown", (event) => event.key === "Escape" && stop());
+addEventListener("keydown", (event) => event.key === "Escape" && !event.isComposing && stop());
 at("stop").addEventListener("click", stop);
 at("new").addEventListener("click", begin);
 at("key").addEventListener("change", () => {
