@@ -374,7 +374,7 @@ def test_a_new_conversation_ends_the_request_of_the_old_one(opens: Opens, server
 def test_a_key_is_asked_for_kept_for_this_tab_only_and_sent(opens: Opens, server: ScriptedChat) -> None:
     server.key = "sesame"
     chrome = opens(width=360)
-    assert "The server wants a key" in one(chrome, "#server .problem").text
+    assert "The server asks for its key" in one(chrome, "#server .problem").text
     field = chrome.switch_to.active_element
     assert field.get_attribute("id") == "key"
     field.send_keys("wrong", Keys.ENTER)
@@ -391,7 +391,7 @@ def test_a_key_is_asked_for_kept_for_this_tab_only_and_sent(opens: Opens, server
     ]
     server.key = "another"
     says(chrome, "Go")
-    assert "The server wants a key" in one(chrome, ".turn .problem").text
+    assert "The server asks for its key" in one(chrome, ".turn .problem").text
     assert chrome.switch_to.active_element.get_attribute("id") == "key"
     chrome.execute_script("sessionStorage.clear()")
 

@@ -5,7 +5,7 @@ const at = (id) => document.getElementById(id);
 const REFUSALS = {
   __proto__: null,
   0: "The server cannot be reached.",
-  401: "The server wants a key, and this one is not it.",
+  401: "The server asks for its key.",
   429: "The server has as many questions as it can take.",
   503: "The models are away at the moment.",
   504: "The server gave up: this took too long.",
@@ -218,7 +218,7 @@ class Reply {
 
   told(phase) {
     const { small, base } = this.written;
-    this.title.textContent = small + base ? `${phase}: ${count(small + base, "step")}, ${small} by small, ${base} by base` : phase;
+    this.title.textContent = small + base ? `${phase}: ${count(small + base, "step")}, ${shown(small)} by small, ${shown(base)} by base` : phase;
     status(phase === "Thought" ? "Answering" : phase);
   }
 }
@@ -316,17 +316,14 @@ function busy(is) {
   at("stop").hidden = !is;
   at("send").setAttribute("aria-disabled", is);
   at("conversation").setAttribute("aria-busy", is);
-  if (is) {
-    status("Waiting");
-    follows = true;
-    const begun = Date.now();
-    const clock = setInterval(() => {
-      at("clock").textContent = `${((Date.now() - begun) / 1000).toFixed(1)} s`;
-      if (!running) clearInterval(clock);
-    }, 100);
-  } else {
-    setTimeout(() => (follows &&= running !== null), 300); // what comes last is still followed
-  }
+  if (!is) return;
+  status("Waiting");
+  follows = true;
+  const begun = Date.now();
+  const clock = setInterval(() => {
+    at("clock").textContent = `${((Date.now() - begun) / 1000).toFixed(1)} s`;
+    if (!running) clearInterval(clock);
+  }, 100);
 }
 
 function send() {
@@ -431,7 +428,8 @@ for (const [id, kind] of [["thoughts", "thought"], ["drafts", "draft"]]) {
   at(id).addEventListener("change", () => document.querySelectorAll(`details.${kind}`).forEach((node) => (node.open = at(id).checked)));
 }
 
-// Whoever scrolls up reads; `seen` also knows where the page moved by itself.
+// The page follows what is written until somebody scrolls up, or does something after the end; `seen` also knows where it
+// moved by itself.
 let seen = 0;
 addEventListener("scroll", () => {
   const below = document.documentElement.scrollHeight - innerHeight - scrollY;
@@ -439,6 +437,7 @@ addEventListener("scroll", () => {
   else if (scrollY < seen) follows = false;
   seen = scrollY;
 }, { passive: true });
+for (const event of ["pointerdown", "keydown"]) addEventListener(event, () => (follows &&= running !== null));
 new ResizeObserver(() => {
   if (!follows) return;
   scrollTo(0, document.documentElement.scrollHeight);
