@@ -146,8 +146,9 @@ def test_a_reply_shows_who_wrote_what_and_what_it_cost(opens: Opens, server: Scr
     assert said.endswith("and no other.")
     assert "\n" not in said  # around a formula that has lines of its own
     facts = (
-        "base 51 tokens in 1.40 s · small 1,204 tokens in 0.62 s · 31 tokens discarded · 2 judgements, 50 % accepted · "
-        "prompt 120 (96 cached), thought 215, answer 40 tokens · 12.3 s in all · the thought was closed at its budget"
+        "base 51 tokens of thought, 1.40 s · small 1,204 tokens of thought, 0.62 s · 31 tokens discarded · "
+        "2 judgements, 50 % accepted · prompt 120 (96 cached), thought 215, answer 40 tokens · 12.3 s in all · "
+        "the thought was closed at its budget"
     )
     assert one(chrome, ".facts").text == facts
     assert one(chrome, "#status").text == "Done"

@@ -198,12 +198,12 @@ class Reply {
 
   facts() {
     const { account = {}, usage = {} } = this;
-    const engine = (name) => {
-      const words = [count(account[`tokens_${name}`], "token")];
-      if (Number.isFinite(account[`seconds_${name}`])) words.push(`in ${seconds(account[`seconds_${name}`])}`);
-      return [el("b", { class: name }, name), ` ${words.join(" ")}`];
-    };
-    const about = ["base", "small"].filter((name) => Number.isFinite(account[`tokens_${name}`])).map(engine);
+    const about = [];
+    for (const name of ["base", "small"]) {
+      const tokens = account[`tokens_${name}`], took = account[`seconds_${name}`];
+      const words = [tokens > 0 && `${count(tokens, "token")} of thought`, took > 0 && seconds(took)].filter(Boolean);
+      if (words.length) about.push([el("b", { class: name }, name), ` ${words.join(", ")}`]);
+    }
     if (account.tokens_discarded) about.push([`${count(account.tokens_discarded, "token")} discarded`]);
     if (account.judge_requests) about.push([count(account.judge_requests, "judgement"), Number.isFinite(account.acceptance) ? `, ${Math.round(100 * account.acceptance)} % accepted` : ""]);
     if (Number.isFinite(usage.completion_tokens)) {
