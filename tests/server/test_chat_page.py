@@ -141,10 +141,14 @@ def test_a_reply_shows_who_wrote_what_and_what_it_cost(opens: Opens, server: Scr
     assert len({box.value_of_css_property("background-color") for box in authors}) == 2
     assert "It costs $5 or $6." in authors[2].text
     assert one(chrome, ".thought summary").text == "Thought: 3 steps, 2 by small, 1 by base"
-    assert one(chrome, ".answer .text").text.startswith("The answer is")
+    said = one(chrome, ".answer .text").get_attribute("textContent") or ""
+    assert said.startswith("The answer is")
+    assert said.endswith("and no other.")
+    assert "\n" not in said  # around a formula that has lines of its own
     facts = (
-        "base 51 tokens in 1.40 s · small 1,204 tokens in 0.62 s · 31 tokens discarded · 2 judgements, 50 % accepted · "
-        "prompt 120 (96 cached), thought 215, answer 40 tokens · 12.3 s in all · the thought was closed at its budget"
+        "base 51 tokens of thought, 1.40 s · small 1,204 tokens of thought, 0.62 s · 31 tokens discarded · "
+        "2 judgements, 50 % accepted · prompt 120 (96 cached), thought 215, answer 40 tokens · 12.3 s in all · "
+        "the thought was closed at its budget"
     )
     assert one(chrome, ".facts").text == facts
     assert one(chrome, "#status").text == "Done"
@@ -371,7 +375,7 @@ def test_a_new_conversation_ends_the_request_of_the_old_one(opens: Opens, server
 def test_a_key_is_asked_for_kept_for_this_tab_only_and_sent(opens: Opens, server: ScriptedChat) -> None:
     server.key = "sesame"
     chrome = opens(width=360)
-    assert "The server wants a key" in one(chrome, "#server .problem").text
+    assert "The server asks for its key" in one(chrome, "#server .problem").text
     field = chrome.switch_to.active_element
     assert field.get_attribute("id") == "key"
     field.send_keys("wrong", Keys.ENTER)
@@ -388,7 +392,7 @@ def test_a_key_is_asked_for_kept_for_this_tab_only_and_sent(opens: Opens, server
     ]
     server.key = "another"
     says(chrome, "Go")
-    assert "The server wants a key" in one(chrome, ".turn .problem").text
+    assert "The server asks for its key" in one(chrome, ".turn .problem").text
     assert chrome.switch_to.active_element.get_attribute("id") == "key"
     chrome.execute_script("sessionStorage.clear()")
 

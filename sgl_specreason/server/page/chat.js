@@ -3,8 +3,9 @@
 const at = (id) => document.getElementById(id);
 
 const REFUSALS = {
+  __proto__: null,
   0: "The server cannot be reached.",
-  401: "The server wants a key, and this one is not it.",
+  401: "The server asks for its key.",
   429: "The server has as many questions as it can take.",
   503: "The models are away at the moment.",
   504: "The server gave up: this took too long.",
@@ -94,6 +95,7 @@ const known = (value) => value !== null && value !== undefined;
 const count = (value, what) => (known(value) ? `${shown(value)} ${what}${value === 1 ? "" : "s"}` : "");
 const seconds = (value) => `${value.toFixed(value < 9.95 ? 2 : 1)} s`;
 const ENDS = {
+  __proto__: null,
   budget: "the thought was closed at its budget",
   loop: "the thought went in circles and was closed",
   context: "the thought was closed because the models have no more room",
@@ -111,7 +113,6 @@ class Reply {
   strip = el("span", { class: "strip", "aria-hidden": "true" });
   thought = el("details", { class: "thought", hidden: "" }, el("summary", {}, this.title, this.strip), this.steps);
   node = el("div", { class: "reply" }, this.thought);
-  answer = ""; // as it is sent back with the next question
   written = { small: 0, base: 0 };
 
   // `author` writes what comes before it is known whose step it is.
@@ -173,7 +174,11 @@ class Reply {
       this.node.append(el("div", { class: "box end answer" }, head("Answer"), this.said.node));
     }
     this.said.add(text);
-    this.answer += text;
+  }
+
+  // As it is sent back with the next question.
+  get answer() {
+    return this.said?.whole ?? "";
   }
 
   // Ends the thought: what nobody was named for stays with whoever was writing.
@@ -193,12 +198,12 @@ class Reply {
 
   facts() {
     const { account = {}, usage = {} } = this;
-    const engine = (name) => {
-      const words = [count(account[`tokens_${name}`], "token")];
-      if (Number.isFinite(account[`seconds_${name}`])) words.push(`in ${seconds(account[`seconds_${name}`])}`);
-      return [el("b", { class: name }, name), ` ${words.join(" ")}`];
-    };
-    const about = ["base", "small"].filter((name) => Number.isFinite(account[`tokens_${name}`])).map(engine);
+    const about = [];
+    for (const name of ["base", "small"]) {
+      const tokens = account[`tokens_${name}`], took = account[`seconds_${name}`];
+      const words = [tokens > 0 && `${count(tokens, "token")} of thought`, took > 0 && seconds(took)].filter(Boolean);
+      if (words.length) about.push([el("b", { class: name }, name), ` ${words.join(", ")}`]);
+    }
     if (account.tokens_discarded) about.push([`${count(account.tokens_discarded, "token")} discarded`]);
     if (account.judge_requests) about.push([count(account.judge_requests, "judgement"), Number.isFinite(account.acceptance) ? `, ${Math.round(100 * account.acceptance)} % accepted` : ""]);
     if (Number.isFinite(usage.completion_tokens)) {
@@ -213,7 +218,7 @@ class Reply {
 
   told(phase) {
     const { small, base } = this.written;
-    this.title.textContent = small + base ? `${phase}: ${count(small + base, "step")}, ${small} by small, ${base} by base` : phase;
+    this.title.textContent = small + base ? `${phase}: ${count(small + base, "step")}, ${shown(small)} by small, ${shown(base)} by base` : phase;
     status(phase === "Thought" ? "Answering" : phase);
   }
 }
@@ -311,17 +316,14 @@ function busy(is) {
   at("stop").hidden = !is;
   at("send").setAttribute("aria-disabled", is);
   at("conversation").setAttribute("aria-busy", is);
-  if (is) {
-    status("Waiting");
-    follows = true;
-    const begun = Date.now();
-    const clock = setInterval(() => {
-      at("clock").textContent = `${((Date.now() - begun) / 1000).toFixed(1)} s`;
-      if (!running) clearInterval(clock);
-    }, 100);
-  } else {
-    setTimeout(() => (follows &&= running !== null), 300); // what comes last is still followed
-  }
+  if (!is) return;
+  status("Waiting");
+  follows = true;
+  const begun = Date.now();
+  const clock = setInterval(() => {
+    at("clock").textContent = `${((Date.now() - begun) / 1000).toFixed(1)} s`;
+    if (!running) clearInterval(clock);
+  }, 100);
 }
 
 function send() {
@@ -411,7 +413,7 @@ at("message").addEventListener("keydown", (event) => {
   event.preventDefault();
   send();
 });
-addEventListener("keydown", (event) => event.key === "Escape" && stop());
+addEventListener("keydown", (event) => event.key === "Escape" && !event.isComposing && stop());
 at("stop").addEventListener("click", stop);
 at("new").addEventListener("click", begin);
 at("key").addEventListener("change", () => {
@@ -426,7 +428,8 @@ for (const [id, kind] of [["thoughts", "thought"], ["drafts", "draft"]]) {
   at(id).addEventListener("change", () => document.querySelectorAll(`details.${kind}`).forEach((node) => (node.open = at(id).checked)));
 }
 
-// Whoever scrolls up reads; `seen` also knows where the page moved by itself.
+// The page follows what is written until somebody scrolls up, or does something after the end; `seen` also knows where it
+// moved by itself.
 let seen = 0;
 addEventListener("scroll", () => {
   const below = document.documentElement.scrollHeight - innerHeight - scrollY;
@@ -434,6 +437,7 @@ addEventListener("scroll", () => {
   else if (scrollY < seen) follows = false;
   seen = scrollY;
 }, { passive: true });
+for (const event of ["pointerdown", "keydown"]) addEventListener(event, () => (follows &&= running !== null));
 new ResizeObserver(() => {
   if (!follows) return;
   scrollTo(0, document.documentElement.scrollHeight);
