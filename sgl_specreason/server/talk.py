@@ -4,6 +4,7 @@ Knows no HTTP. A question with several choices is several of these.
 """
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,10 +21,12 @@ from sgl_specreason.server.desk import Ticket
 from sgl_specreason.server.events import Account, End, Event, Reply
 from sgl_specreason.server.fit import Fitted, Size, fitted
 from sgl_specreason.server.pair import Pair
+from sgl_specreason.server.refusal import internal
 from sgl_specreason.server.speech import Speech
 from sgl_specreason.text.conversation import Message
 from sgl_specreason.text.steps import BLANK_LINE, Author
 
+log = logging.getLogger("sgl_specreason.server")
 Asked = Literal["specreason", "base", "small"]
 ASKED: tuple[Asked, ...] = ("specreason", "base", "small")
 """How a question can be answered: by the method, or by one model alone."""
@@ -80,8 +83,9 @@ def prepared(question: Question, pair: Pair) -> Prepared:
     policy = question.policy
     if not question.drafts:
         policy = policy_of("base", policy)
-    if not pair.chats["base"].think_end:  # the response is the thought: at a limit it is cut
-        policy = structs.replace(policy, on_budget="stop")
+    if not pair.chats["base"].think_end:  # the response is the thought: it has all tokens, and is cut at a limit
+        budget = question.total_tokens or policy.budget_tokens
+        policy = structs.replace(policy, on_budget="stop", budget_tokens=budget)
     plan = pair.plan_of(policy)
     texts = plan.texts_after(openings, pair.chats)
     sizes = {}
@@ -160,6 +164,9 @@ class Talk:
             self.speech.finish(question.roles[0], t.answer)
         except SpecReasonError as error:
             self.fail(error)
+        except Exception:
+            log.exception("a question has failed")
+            self.fail(internal())
         else:
             self.over = True
             self._emit(End(reply=self.reply(ticket)))
