@@ -25,7 +25,7 @@ from sgl_specreason.server.refusal import draining, engine_unavailable
 
 LOOK_S, LAST_WORDS_S = 0.25, 3.0
 SWITCH_S = 0.0005
-"""So long one thread may keep the others from running: with Python's own 5 ms and hundreds of them, streams fell silent for 20 s."""
+"""So long one thread may keep others from running: with Python's own 5 ms and hundreds of them, streams fell silent for 20 s."""
 BACKLOG = 1024
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

@@ -47,7 +47,7 @@ class Stream:
         while len(self._over) < len(self._open):
             batch = await self._batch(sent_s)
             if not batch:
-                yield _event(format.chunk(0, {}))
+                yield _event(format.chunk(min(self._open.keys() - self._over), {}))
             failed = next((told.event for told in batch if isinstance(told.event, Refusal)), None)
             for chunk in self._merged(batch):
                 yield _event(chunk | self._usage_so_far())
@@ -138,11 +138,12 @@ class Stream:
         return [*chunks, self._format.finish(index, reply, **more)]
 
     def _usage_so_far(self) -> Json:
-        """Tokens of kept steps, where each chunk is to say how many there are."""
+        """Tokens of kept steps and whole answers, where each chunk is to say how many there are."""
         if not self._format.ask.continuous_usage:
             return {}
         talks = self._answering.talks
         prompt, kept = talks[0].asked.prompt_tokens, sum(talk.trajectory.tokens_kept for talk in talks)
+        kept += sum(reply.account.answer_tokens for reply in self._answering.replies.values())
         return {"usage": {"prompt_tokens": prompt, "completion_tokens": kept, "total_tokens": prompt + kept}}
 
 
