@@ -197,7 +197,10 @@ class SpecReason:
         if method not in ASKED:
             raise UsageError(f"no method named {method!r} here{nearest(str(method), ASKED)}")
         policy = structs.replace(self.pair.policy, **_checked(settings))
-        max_tokens, seed = typed(max_tokens, Positive | None, "max_tokens"), typed(seed, int | None, "seed")
+        if max_tokens is not None:
+            typed(max_tokens, Positive, "max_tokens")
+        if seed is not None:
+            typed(seed, int, "seed")
         stops = (stop,) if isinstance(stop, str) else tuple(typed(stop, list[str], "stop"))
         if "" in stops:
             raise UsageError("stop = '': wants at least 1 character")
