@@ -75,6 +75,7 @@ class Completions:
         try:
             body = await body_of(receive, self._api.settings.most_bytes)
             if body is None:
+                status = GONE.status
                 return
             if why := self._api.refusal_now():
                 raise why
