@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 import zlib
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
