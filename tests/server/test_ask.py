@@ -248,6 +248,13 @@ def test_what_does_not_go_with_the_servers_drafts_is_refused(body: dict[str, Any
     assert "does not go with the 3 drafts" in found.message
 
 
+def test_engines_that_cannot_have_a_min_p_are_not_given_one() -> None:
+    served = Served(names=SERVED.names, policy=POLICY, min_p_fails="its engines draw by seed")
+    found = refused(served, min_p=0.1)
+    assert (found.param, found.code) == ("min_p", "unsupported_parameter")
+    assert ask(served, min_p=0.0) == ask()
+
+
 def test_a_header_asks_for_steps_too() -> None:
     assert ask(steps_header=True).steps
     assert ask(steps_header=True, specreason={"steps": False}).steps
