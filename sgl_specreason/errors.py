@@ -5,6 +5,7 @@ SpecReasonError
 ├── EngineError       an engine did not start, died, or answered with an error
 │   ├── EngineGone    it will not come back; ends the run, what was finished is saved
 │   └── RequestError  one request failed; ends its trajectory, not the run
+│       ├── Cancelled    nobody waits for its trajectory any more
 │       ├── ContextFull  what it holds or asks for does not fit the engine's context or cache
 │       └── Aborted   it was ended on purpose (engines/account.py: it holds what the request had cost)
 ├── RecordError       a run folder cannot be used as asked (a UsageError)
@@ -39,6 +40,10 @@ class RequestError(EngineError):
 
 class ContextFull(RequestError):
     """A request that is too long for its engine; ends a thought that has grown to this, and fails one that has not begun."""
+
+
+class Cancelled(RequestError):
+    """The trajectory was ended from outside; the message says why."""
 
 
 class RecordError(UsageError):

@@ -63,30 +63,39 @@ replicas = together(
     click.option("--small-replicas", type=int, default=1, show_default=True, metavar="N", help="The same for small."),
 )
 
+
+def reach(retry_for: int) -> Declaration:
+    """The engines' key, and for how long they are waited for: `retry_for` seconds by default where one cannot be reached."""
+    return together(
+        click.option(
+            "--api-key",
+            envvar="SPECREASON_API_KEY",
+            metavar="KEY",
+            help="For the running servers, or for those that are started. On a command line it stands in every listing of "
+            "processes: use the variable.  [default: $SPECREASON_API_KEY, else none, and a random one for those that are "
+            "started]",
+        ),
+        click.option(
+            "--request-timeout",
+            type=click.FloatRange(0.1, 86400),
+            default=1800,
+            show_default=True,
+            metavar="SECONDS",
+            help="A request without an answer after this is tried once more, then its trajectory fails.",
+        ),
+        click.option(
+            "--retry-for",
+            type=click.FloatRange(0, 86400),
+            default=retry_for,
+            show_default=True,
+            metavar="SECONDS",
+            help="How long a running server that cannot be reached is waited for before what needs it ends.",
+        ),
+    )
+
+
 access = together(
-    click.option(
-        "--api-key",
-        envvar="SPECREASON_API_KEY",
-        metavar="KEY",
-        help="For the running servers, or for those that are started. On a command line it stands in every listing of "
-        "processes: use the variable.  [default: $SPECREASON_API_KEY, else none, and a random one for those that are started]",
-    ),
-    click.option(
-        "--request-timeout",
-        type=click.FloatRange(0.1, 86400),
-        default=1800,
-        show_default=True,
-        metavar="SECONDS",
-        help="A request without an answer after this is tried once more, then its trajectory fails.",
-    ),
-    click.option(
-        "--retry-for",
-        type=click.FloatRange(0, 86400),
-        default=120,
-        show_default=True,
-        metavar="SECONDS",
-        help="How long a running server that cannot be reached is waited for before the run ends.",
-    ),
+    reach(120),
     click.option(
         "--keep-cache/--flush-cache",
         default=None,
@@ -97,7 +106,7 @@ access = together(
 
 
 def access_of(given: Mapping[str, Any]) -> "Access":
-    """How the engines are reached, by `models` and `access`. Raises UsageError for a key that cannot be sent."""
+    """How the engines are reached, by `models` and `access` or `reach`. Raises UsageError for a key that cannot be sent."""
     from sgl_specreason.run.serving import Access
 
     return Access(
@@ -105,7 +114,7 @@ def access_of(given: Mapping[str, Any]) -> "Access":
         api_key=given["api_key"],
         request_timeout_s=given["request_timeout"],
         patience_s=given["retry_for"],
-        keep_cache=given["keep_cache"],
+        keep_cache=given.get("keep_cache"),
     )
 
 
@@ -196,6 +205,12 @@ POLICY: dict[str, tuple[Any, str | None, str]] = {
     "answer_by": (str, "base|small", "Who writes SpecReason's answer.  [default: base]"),
     "temperature": (float, None, f"0 is greedy.  [{OF_BENCH}: demo 0, others 0.6]"),
     "top_p": (float, None, f"[{OF_BENCH}: demo 1, others 0.95]"),
+    "top_k": (int, None, "Only the K likeliest tokens are drawn from; -1: all.  [default: -1]"),
+    "min_p": (
+        float,
+        None,
+        "Only tokens at least this fraction as likely as the likeliest are drawn; 0: all.  [default: 0]",
+    ),
 }
 """Each setting of `Policy` as an option without a default: its type, what stands for its value, its text."""
 

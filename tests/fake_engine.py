@@ -9,6 +9,7 @@ import json
 import math
 import socket
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -66,6 +67,7 @@ class FakeEngine:
         self.requests: list[Payload] = []
         self.refusals, self.refusal = 0, 400
         self.flushes = 0
+        self.pace, self.pause_s = 3, 0.0
         self.info: Payload = {}
         self.aborts: list[str] = []
         self.running: set[str] = set()  # requests that are being written, by name
@@ -116,8 +118,31 @@ class FakeEngine:
                     reply = Raw(200, json.dumps(content).encode())
                 if isinstance(reply, Raw):
                     self._send(reply.status, reply.body)
+                elif payload.get("stream"):
+                    self._stream(answer(reply, payload))
                 else:
                     self._send(200, json.dumps(answer(reply, payload)).encode())
+
+            def _stream(self, content: Payload) -> None:
+                """A few characters at a time, the whole text so far each time; `engine.pause_s` apart."""
+                self.send_response(200)
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                text, ids = content["text"], content["output_ids"]
+                for end in range(engine.pace, len(text), engine.pace):
+                    meta = content["meta_info"] | {"finish_reason": None, "completion_tokens": end}
+                    self._event({"text": text[:end], "output_ids": ids[:end], "meta_info": meta})
+                    time.sleep(engine.pause_s)
+                self._event(content)
+                self._chunk(b"data: [DONE]\n\n")
+                self._chunk(b"")
+
+            def _event(self, event: Payload) -> None:
+                self._chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
+
+            def _chunk(self, data: bytes) -> None:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+                self.wfile.flush()
 
             def _send(self, status: int, body: bytes) -> None:
                 if not body:  # an answer that breaks off

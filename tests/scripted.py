@@ -16,9 +16,10 @@ import pytest
 
 from sgl_specreason.engines import endpoint
 from sgl_specreason.engines.endpoint import Endpoint
-from sgl_specreason.engines.transport import Failure, Transport
+from sgl_specreason.engines.transport import Asked, Failure, Transport
 from sgl_specreason.method.trajectory import Texts
 from sgl_specreason.text.chat import ChatFormat
+from sgl_specreason.text.conversation import Message
 from sgl_specreason.text.steps import Author
 
 CONTROL = ("<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>")
@@ -144,10 +145,10 @@ class ScriptedTransport(Transport):
 
     answer: Callable[[dict[str, Any]], bytes | None]
 
-    def _exchange(self, verb: str, path: str, body: bytes | None, *rest: Any) -> dict[str, Any] | Failure:
-        if path != "/generate":
+    def _exchange(self, asked: Asked) -> dict[str, Any] | Failure:
+        if asked.path != "/generate":
             return {"model_path": "scripted"}
-        content = self.answer(json.loads(body or b""))
+        content = self.answer(json.loads(asked.body or b""))
         if content is None:
             return Failure("final", "HTTP 400: out of order")
         try:
@@ -168,12 +169,12 @@ def scripted() -> Iterator[Scripts]:
 def texts(problem: str) -> Texts:
     """What a trajectory of this problem is given."""
     chat = ChatFormat(tokenizer=TagTokenizer())
-    prompt = chat.prompt(problem)
+    prompt, contents = chat.opening([Message("user", problem)])
     roles: tuple[Author, Author] = ("base", "small")
     before, after = "</think><|end|><|user|>Good?<|end|><|assistant|>", "<|end|><|user|>Good?<|end|><|assistant|>"
     return Texts(
         prompts=dict.fromkeys(roles, prompt),
-        contents=dict.fromkeys(roles, chat.content(prompt)),
+        contents=dict.fromkeys(roles, contents),
         judge_open=f"{before}Score: ",
         judge_closed=f"{after}Score: ",
         binary_open=f"{before}Say: ",

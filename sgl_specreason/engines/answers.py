@@ -4,6 +4,14 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from sgl_specreason.engines.account import Request
+from sgl_specreason.errors import RequestError
+from sgl_specreason.text.context import Prompt
+from sgl_specreason.text.steps import Written
+from sgl_specreason.text.tokenizers import Tokenizer
+from sgl_specreason.text.vocabulary import Vocabulary
+
+HALF = "\ufffd"
+"""What stands in a text for bytes that are no whole character."""
 
 IMPOSSIBLE = -1000.0
 """The log-probability of what has none: JSON has no minus infinity, SGLang sends null."""
@@ -50,3 +58,28 @@ def cut_at(text: str, stop: str | list[str]) -> str:
 def logprob_of(entry: Sequence[Any]) -> float:
     """Of a token in SGLang's answer: its log-probability comes first."""
     return IMPOSSIBLE if entry[0] is None else min(max(float(entry[0]), IMPOSSIBLE), 0.0)
+
+
+def written(meta: dict[str, Any], stop: str | list[str], tokenizer: Tokenizer, vocabulary: Vocabulary) -> Written:
+    """The text that came, without an end-of-sequence token and what stands after a stop, and its ids where these are known.
+
+    Half of a character, at a limit, is left out: what comes next would not complete it.
+    """
+    text, ids, finish = meta["text"], tuple(meta["output_ids"] or ()), meta["finish_reason"]
+    if isinstance(ended := finish.get("matched"), int):
+        text = text.removesuffix(tokenizer.decode([ended]))
+        ids = ids[:-1] if ids[-1:] == (ended,) else ()
+    elif finish["type"] == "length" and text.endswith(HALF):
+        text = text.rstrip(HALF)
+        ids = next((ids[:at] for at in range(len(ids), 0, -1) if tokenizer.decode(list(ids[:at])) == text), ())
+    cut = cut_at(text, stop)
+    return Written(cut, vocabulary.digest, ids if cut == text and HALF not in text else ())
+
+
+def tokens_of(prompt: Prompt, parts: int, entries: list[Any], role: str) -> Tokens:
+    """The tokens of the first `parts` that a prompt has appended to its context, by the answer's last entries."""
+    ids = [token for part in prompt.more[:parts] for token in part]
+    entries = entries[len(entries) - len(prompt.suffix) :][: len(ids)]
+    if [entry[1] for entry in entries] != ids:
+        raise RequestError(f"{role}: the log-probabilities are not those of the step")
+    return Tokens(ids=tuple(ids), logprobs=tuple(map(logprob_of, entries)))

@@ -7,8 +7,9 @@ inside one of the frontend's own threads would leave every later `s += ...` wait
 import math
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
@@ -21,19 +22,19 @@ from sglang.lang.ir import SglSamplingParams
 
 from sgl_specreason.engines.aborts import Aborts
 from sgl_specreason.engines.account import Aborted
-from sgl_specreason.engines.answers import Tokens, account_of, cut_at, logprob_of
+from sgl_specreason.engines.answers import HALF, account_of, cut_at, logprob_of, tokens_of, written
+from sgl_specreason.engines.control import Control
 from sgl_specreason.engines.flushing import flushed
 from sgl_specreason.engines.keys import without_keys
+from sgl_specreason.engines.streamed import Streamed
 from sgl_specreason.engines.transport import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, Health, Transport
 from sgl_specreason.errors import ContextFull, EngineError, EngineGone, RequestError
 from sgl_specreason.text.context import Contexts, Prefix, Prompt
-from sgl_specreason.text.steps import BLANK_LINE, Written
+from sgl_specreason.text.steps import BLANK_LINE
 from sgl_specreason.text.tokenizers import Tokenizer
 from sgl_specreason.text.vocabulary import Vocabulary
 
 INFO_TIMEOUT_S = 30.0
-HALF = "\ufffd"
-"""What stands in a text for bytes that are no whole character."""
 _CONTEXT_FULL = re.compile(
     "model's (?:maximum )?context length|the maximum allowed length|exceeds the KV memory budget|even after retracting all"
 )
@@ -90,10 +91,10 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         """The token ids of a text of ours, made piece by piece (`steps.pieces`)."""
         return self.vocabulary.ids(text)
 
-    def begin(self, contexts: Contexts, prompt: str, content: slice) -> None:
-        """Enters the prompt that a trajectory has here, in which the user's message stands at `content`."""
+    def begin(self, contexts: Contexts, prompt: str, contents: Sequence[slice]) -> None:
+        """Enters the prompt that a trajectory has here, in which what others wrote stands at `contents`."""
         with self._failing_as_request_error():
-            contexts.begin(self.role, self.vocabulary, prompt, content)
+            contexts.begin(self.role, self.vocabulary, prompt, contents)
 
     def label_tokens(self, text: str, labels: tuple[str, ...]) -> list[int]:
         """The first token of each label after `text`. Raises EngineError where these are not tokens of their own."""
@@ -105,10 +106,11 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
     def generate(self, s: StreamExecutor, sampling_params: SglSamplingParams) -> tuple[str, dict[str, Any]]:
         """One request for text. Raises RequestError if it failed.
 
-        `meta_info` gains "account" (Request), "finish", "written" (Written), with `return_logprob` "confidence" (the mean
-        probability of what was written). A state's notes (`states.fork`): `kept` and `parts` are what its text is made of
-        (Contexts.prompt), `seed` is the request's, `rid` names it for `abort`, and `scored`, a number of the first parts,
-        gives "tokens_of" (Tokens). Raises Aborted, with the account, where it was aborted.
+        `meta_info` gains "account" (Request), "finish" and "matched" (what ended it), "written" (Written), with
+        `return_logprob` "confidence" (the mean probability of what was written). A state's notes (`states.fork`): `kept` and
+        `parts` are what its text is made of (Contexts.prompt), `seed` is the request's, `rid` names one that is made ahead for
+        `abort`, `hear` is told the text as it grows, and `scored`, a number of the first parts, gives "tokens_of" (Tokens).
+        Raises Aborted, with the account, where it was aborted.
         """
         with self._failing_as_request_error():
             params = {
@@ -128,11 +130,13 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
                 raise ContextFull(f"{self.role}: no room for a token after {meta['account'].prompt_tokens}")
             if finish["type"] == "abort":
                 raise Aborted(f"{self.role}: request aborted: {finish.get('message', '')}", meta["account"])
-            done = self._written(meta, finish, params.get("stop", []))
-            found = {"account": meta["account"], "finish": finish["type"], "written": done} | scored
+            done = written(meta, params.get("stop", []), self.tokenizer, self.vocabulary)
+            found = {
+                "account": meta["account"], "finish": finish["type"], "matched": finish.get("matched"), "written": done,
+            } | scored  # fmt: skip
             if sampling_params.return_logprob:
-                written = [math.exp(logprob_of(entry)) for entry in meta["output_token_logprobs"]]
-                found["confidence"] = sum(written) / len(written) if written else None
+                each = [math.exp(logprob_of(entry)) for entry in meta["output_token_logprobs"]]
+                found["confidence"] = sum(each) / len(each) if each else None
             return done.text, found
 
     def select(
@@ -174,6 +178,10 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
     def abort(self, rid: str, over: Callable[[], bool]) -> None:
         """Has the server end the request of this name, and returns at once; `over` says when there is nothing to end."""
         self._aborts.add(rid, over)
+
+    def break_off(self, thread: int) -> None:
+        """Breaks off the request that a thread has under way."""
+        self.transport.break_off(thread)
 
     def flush_cache(self) -> None:
         """Empties the server's radix cache, that of each replica. Raises RequestError if one stays busy or it is gone."""
@@ -243,16 +251,42 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         if scored:
             # from the last token before it on: what came earlier stays cached
             data |= {"return_logprob": True, "logprob_start_len": prompt.prefix.tokens - 1}
+        trajectory = s.arguments.get("trajectory")
         start = time.monotonic()
-        key = getattr(s.arguments.get("trajectory"), "routing_key", None)
-        answer, retries = self.transport.call("POST", "/generate", data, patient=True, key=key)
+        answer, retries = self._sent(
+            data,
+            getattr(trajectory, "routing_key", None),
+            self._listening(s, data),
+            getattr(trajectory, "control", None),
+        )
         seconds = time.monotonic() - start
         meta = answer["meta_info"]
         account = account_of(meta, engine=self.role, kind=kind, start_s=start, seconds=seconds, retries=retries)
         found = {}
         if scored:
-            found["tokens_of"] = self._tokens_of(prompt, scored, meta["input_token_logprobs"])
+            found["tokens_of"] = tokens_of(prompt, scored, meta["input_token_logprobs"], self.role)
         return {**meta, "text": answer["text"], "output_ids": answer.get("output_ids"), "account": account}, found
+
+    def _listening(self, s: StreamExecutor, data: dict[str, Any]) -> Streamed | None:
+        """What reads the answer of a request whose text is wanted as it grows; no half character and nothing after a stop."""
+        hear = s.variables.get("hear")
+        if hear is None:
+            return None
+        data["stream"] = True
+        stop = data["sampling_params"].get("stop", [])
+        incremental = bool(self.server_info.get("incremental_streaming_output"))
+        return Streamed(lambda text: hear(cut_at(text, stop).rstrip(HALF)), incremental=incremental)
+
+    def _sent(
+        self, data: dict[str, Any], key: str | None, streamed: Streamed | None, control: Control | None
+    ) -> tuple[dict[str, Any], int]:
+        """The answer to a request, and how often it was tried again. What a `control` may end has a name."""
+        if control is not None:
+            data.setdefault("rid", uuid.uuid4().hex)
+        with control.sending(self, data["rid"]) if control else nullcontext():
+            return self.transport.call(
+                "POST", "/generate", data, patient=True, key=key, streamed=streamed, control=control
+            )
 
     def prompt(self, s: StreamExecutor) -> Prompt:
         """The ids of a state's text: of a trajectory's, by its parts; of another program's, as a text of ours."""
@@ -261,26 +295,3 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             return Prompt(Prefix(), (self.ids(s.text_),))
         contexts: Contexts = trajectory.contexts
         return contexts.prompt(self.role, self.vocabulary, s.variables["kept"], s.variables["parts"])
-
-    def _written(self, meta: dict[str, Any], finish: dict[str, Any], stop: str | list[str]) -> Written:
-        """The text that came, without an end-of-sequence token and what stands after a stop, and its ids where these are known.
-
-        Half of a character, at a limit, is left out: what comes next would not complete it.
-        """
-        text, ids = meta["text"], tuple(meta["output_ids"] or ())
-        if isinstance(ended := finish.get("matched"), int):
-            text = text.removesuffix(self.tokenizer.decode([ended]))
-            ids = ids[:-1] if ids[-1:] == (ended,) else ()
-        elif finish["type"] == "length" and text.endswith(HALF):
-            text = text.rstrip(HALF)
-            ids = next((ids[:at] for at in range(len(ids), 0, -1) if self.tokenizer.decode(list(ids[:at])) == text), ())
-        cut = cut_at(text, stop)
-        return Written(cut, self.vocabulary.digest, ids if cut == text and HALF not in text else ())
-
-    def _tokens_of(self, prompt: Prompt, parts: int, entries: list[Any]) -> Tokens:
-        """The tokens of the first `parts` that a prompt has appended to its context, by the answer's last entries."""
-        ids = [token for part in prompt.more[:parts] for token in part]
-        entries = entries[len(entries) - len(prompt.suffix) :][: len(ids)]
-        if [entry[1] for entry in entries] != ids:
-            raise RequestError(f"{self.role}: the log-probabilities are not those of the step")
-        return Tokens(ids=tuple(ids), logprobs=tuple(map(logprob_of, entries)))

@@ -54,6 +54,7 @@ class Open:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._last: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # by the thread that used it
 
     def watched(self, kind: type[Any]) -> type[Any]:
         """A class of connections like `kind` that enter themselves here."""
@@ -67,13 +68,27 @@ class Open:
                 with opened._lock:
                     opened._connections.add(self)
 
+            def request(self, *args: Any, **options: Any) -> None:
+                opened._last[threading.get_ident()] = self
+                super().request(*args, **options)
+
         return Watched
 
     def shut(self) -> None:
         with self._lock:
             connections = list(self._connections)
         for connection in connections:
-            sock = connection.sock
-            if sock is not None:
-                with suppress(OSError):
-                    sock.shutdown(SHUT_RDWR)
+            _shut(connection)
+
+    def shut_last_of(self, thread: int) -> None:
+        """Breaks off the connection that a thread is using."""
+        connection = self._last.get(thread)
+        if connection is not None:
+            _shut(connection)
+
+
+def _shut(connection: Any) -> None:
+    sock = connection.sock
+    if sock is not None:
+        with suppress(OSError):
+            sock.shutdown(SHUT_RDWR)

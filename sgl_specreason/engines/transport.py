@@ -13,7 +13,9 @@ import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
+from sgl_specreason.engines.control import Control
 from sgl_specreason.engines.sockets import Open
+from sgl_specreason.engines.streamed import Streamed
 from sgl_specreason.errors import EngineGone, RequestError
 
 REQUEST_TIMEOUT_S = 1800.0
@@ -69,6 +71,18 @@ class Answer(NamedTuple):
     retries: int = 0
 
 
+class Asked(NamedTuple):
+    """One exchange as it is sent."""
+
+    verb: str
+    path: str
+    body: bytes | None
+    headers: dict[str, str]
+    timeout_s: float
+    parse: bool = False
+    streamed: Streamed | None = None
+
+
 class Transport:
     """Exchanges of JSON with the server at `url`, from any thread. `role` names it in errors.
 
@@ -109,49 +123,44 @@ class Transport:
         parse: bool = True,
         patient: bool = False,
         key: str | None = None,
+        streamed: Streamed | None = None,
+        control: Control | None = None,
     ) -> Answer:
         """One exchange; `patient` tries it again, with jittered waits, while that can help (AGAIN).
 
         Requests with the same `key` stay on one replica (ROUTING_KEY). One with a "rid" has another rid each time, since the
-        server may still know the first. Returns the JSON object of the answer, {} unless `parse`. Raises EngineGone where the
-        server is no longer there at all, and RequestError for everything else that goes wrong.
+        server may still know the first. `streamed` reads an answer that comes in pieces, `control` may end it. Returns the JSON
+        object of the answer, {} unless `parse`. Raises EngineGone where the server is no longer there at all, Cancelled where
+        `control` says so, and RequestError for everything else that goes wrong.
         """
+        body = None if data is None else orjson.dumps(data)
+        headers = self._headers | ({ROUTING_KEY: key} if key else {})
+        asked = Asked(verb, path, body, headers, timeout_s or self._timeout_s, parse, streamed)
         try:
-            return self._call(verb, path, data, timeout_s or self._timeout_s, parse, patient, key)
+            return self._answer(asked, data or {}, patient, control)
         finally:
             if data is not None and "rid" in data:
                 self._names.pop(data["rid"], None)
 
-    def _call(
-        self,
-        verb: str,
-        path: str,
-        data: dict[str, Any] | None,
-        timeout_s: float,
-        parse: bool,
-        patient: bool,
-        key: str | None,
-    ) -> Answer:
-        body = None if data is None else orjson.dumps(data)
-        headers = self._headers | ({ROUTING_KEY: key} if key else {})
+    def _answer(self, asked: "Asked", data: dict[str, Any], patient: bool, control: Control | None) -> Answer:
         failures = _Failures()
         while True:
-            self._check()
-            reply = self._exchange(verb, path, body, headers, timeout_s, parse)
+            self._check(control)
+            reply = self._exchange(asked)
             if isinstance(reply, dict):
                 return Answer(reply, failures.total)
-            self._check()
-            words = f"{self.role}: {self.url}{path}: {reply.words}"
+            self._check(control)
+            words = f"{self.role}: {self.url}{asked.path}: {reply.words}"
             over = failures.count(reply.kind)
             if not patient or (over and (reply.kind in ("late", "final") or self._is_well())):
                 count = failures.counts[reply.kind]
                 raise RequestError(words if count == 1 else f"{words} (tried {count} times)")
             if failures.down_s(over or reply.kind == "unreachable") > self.health.patience_s:
                 raise EngineGone(f"{words}, for {self.health.patience_s:.0f} s")
-            self.stopped.wait(max(reply.wait_s, failures.wait_s()))
-            if data is not None and "rid" in data:
+            (control.cancelled if control else self.stopped).wait(max(reply.wait_s, failures.wait_s()))
+            if "rid" in data:
                 name = self._names[data["rid"]] = f"{data['rid']}-{failures.total}"
-                body = orjson.dumps(data | {"rid": name})
+                asked = asked._replace(body=orjson.dumps(data | {"rid": name}))
 
     def name_of(self, rid: str) -> str:
         """The name that the request `rid` has on the server now: another one after each time that it was tried again."""
@@ -163,26 +172,30 @@ class Transport:
         self._open.shut()
         self._pool.close()
 
+    def break_off(self, thread: int) -> None:
+        """Breaks off the exchange that a thread has under way."""
+        self._open.shut_last_of(thread)
+
     def _is_well(self) -> bool:
         """Whether the server is up: then a request that always fails is itself the trouble. Proxies answer for dead servers."""
-        return isinstance(self._exchange("GET", "/health", None, self._headers, HEALTH_TIMEOUT_S, parse=False), dict)
+        return isinstance(self._exchange(Asked("GET", "/health", None, self._headers, HEALTH_TIMEOUT_S)), dict)
 
-    def _check(self) -> None:
+    def _check(self, control: Control | None = None) -> None:
         """Raises what no request can get past."""
+        if control is not None:
+            control.check()
         if self.stopped.is_set():
             raise RequestError(f"{self.role}: the run was stopped")
         if lost := self.health.lost:
             raise EngineGone(lost)
 
-    def _exchange(
-        self, verb: str, path: str, body: bytes | None, headers: dict[str, str], timeout_s: float, parse: bool
-    ) -> dict[str, Any] | Failure:
+    def _exchange(self, asked: "Asked") -> dict[str, Any] | Failure:
         try:
-            status, said, content = self._bytes(verb, path, body, headers, timeout_s)
+            status, said, content = self._bytes(asked)
         except (NewConnectionError, ConnectTimeoutError) as error:
             return Failure("unreachable", f"{type(error).__name__}: {_first_line(error)}")
         except HTTPTimeoutError as error:
-            return Failure("late", f"no answer in {timeout_s:g} s ({type(error).__name__})")
+            return Failure("late", f"no answer in {asked.timeout_s:g} s ({type(error).__name__})")
         except HTTPError as error:
             return Failure("broken", f"{type(error).__name__}: {_first_line(error)}")
         if status != 200:
@@ -191,7 +204,7 @@ class Transport:
                 return failure
             later = status >= 500 or status in LATER
             return Failure("answer" if later else "final", f"HTTP {status}: {words}", _retry_after(said))
-        if not parse:
+        if not asked.parse:
             return {}
         try:
             answer = orjson.loads(content)
@@ -201,22 +214,20 @@ class Transport:
             return Failure("answer", "an object was expected")
         return Failure("final", str(answer["error"])) if "error" in answer else answer
 
-    def _bytes(
-        self, verb: str, path: str, body: bytes | None, headers: dict[str, str], timeout_s: float
-    ) -> tuple[int, Any, bytes]:
+    def _bytes(self, asked: "Asked") -> tuple[int, Any, bytes]:
         """Status, headers and body of one exchange."""
         reply = self._pool.urlopen(
-            verb,
-            self._path + path,
-            body=body,
-            headers=headers,
-            timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s),
+            asked.verb,
+            self._path + asked.path,
+            body=asked.body,
+            headers=asked.headers,
+            timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=asked.timeout_s),
             retries=False,
             redirect=False,
             preload_content=False,
         )
         try:
-            content = reply.read()
+            content = asked.streamed.read(reply.stream()) if asked.streamed and reply.status == 200 else reply.read()
         except BaseException:
             reply.close()
             raise

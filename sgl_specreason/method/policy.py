@@ -29,6 +29,7 @@ DEFAULT_METHODS: tuple[Method, ...] = ("base", "small", "specreason")
 Gate = Literal["judge", "random", "always", "never", "confident"]
 GATES_WITH_P: tuple[Gate, ...] = ("random", "confident")
 OnBudget = Literal["answer", "stop"]
+LARGEST_ID = 2**31 - 1
 P_GE_ACCEPTS = 0.5
 """Under `p_ge` a step is accepted when a digit at or above the threshold is at least this likely."""
 
@@ -60,6 +61,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     answer_by: Author = "base"
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.6
     top_p: Annotated[float, Meta(ge=0.001, le=1)] = 0.95
+    top_k: Annotated[int, Meta(ge=-1, le=LARGEST_ID)] = -1
+    min_p: Annotated[float, Meta(ge=0, le=1)] = 0.0
 
 
 class Policy(Settings, frozen=True, kw_only=True):
@@ -74,8 +77,12 @@ class Policy(Settings, frozen=True, kw_only=True):
         low, high, _ = RANGES[self.score_rule]
         if not low <= self.threshold <= high:
             raise UsageError(f"threshold = {self.threshold}: score_rule {self.score_rule} wants {low} to {high}")
+        if self.top_k == 0:
+            raise UsageError("top_k = 0: wants -1 (all tokens) or at least 1")
         if self.drafts > 1 and self.temperature == 0:
             raise UsageError(f"drafts = {self.drafts}: at temperature 0 they would all be the same; give --temperature")
+        if self.drafts > 1 and self.top_k == 1:
+            raise UsageError(f"drafts = {self.drafts}: with top_k = 1 they would all be the same")
         if self.drafts > 1 and (self.lookahead or self.eager_regenerate):
             name = "lookahead" if self.lookahead else "eager_regenerate"
             raise UsageError(f"{name} has no effect with drafts = {self.drafts}: nobody knows which of them goes on")
@@ -142,7 +149,7 @@ def is_alone(method: str) -> bool:
     return method.removesuffix(DECODE) in ("base", "small")
 
 
-ALONE = ("budget_tokens", "on_budget", "stop_loops", "answer_tokens", "temperature", "top_p")
+ALONE = ("budget_tokens", "on_budget", "stop_loops", "answer_tokens", "temperature", "top_p", "top_k", "min_p")
 """The settings that a baseline has; the others are at their defaults in its record."""
 
 

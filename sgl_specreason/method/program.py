@@ -6,6 +6,7 @@ Knows no HTTP and no files. A program runs in the thread that called `run_trajec
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Literal
 
 import sglang as sgl
 from sglang.lang.interpreter import ProgramState
@@ -13,11 +14,12 @@ from sglang.lang.interpreter import ProgramState
 from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.errors import ContextFull
 from sgl_specreason.method.ahead import Ahead, Ticket, writing_ahead
+from sgl_specreason.method.kept import Kept
 from sgl_specreason.method.loops import LOOK_TOKENS, Loops
 from sgl_specreason.method.policy import Method, plain
 from sgl_specreason.method.score import Binary, Judgement, Likelihood, Score
 from sgl_specreason.method.states import append, backend, fork
-from sgl_specreason.method.trajectory import Call, Kept, Trajectory
+from sgl_specreason.method.trajectory import Call, Trajectory
 from sgl_specreason.method.writing import generate, write_on, write_step
 from sgl_specreason.text.steps import BLANK_LINE, Author, Step, Written, read_step
 
@@ -190,9 +192,15 @@ def think_alone(s: ProgramState, t: Trajectory, author: Author) -> None:
     left = t.policy.budget_tokens
     while thought is None or (thought.ending == "cap" and left > 0 and not loops.add(thought.written[-1].text)):
         stretch = min(left, LOOK_TOKENS) if t.policy.stop_loops else left
-        meta = generate(f, t, "think", max_tokens=stretch, stop=t.texts.think_stops)
+        before = thought.text if thought else ""
+        try:
+            meta = generate(f, t, "think", max_tokens=stretch, stop=t.texts.think_stops, before=before)
+        except ContextFull:
+            if thought is None:
+                raise
+            break
         t.calls.append(Call("think", meta["account"]))
-        tokens, before = meta["account"].completion_tokens, thought.text if thought else ""
+        tokens = meta["account"].completion_tokens
         step = read_step(meta["written"], tokens, meta["finish"], t.texts.think_end, before=before, whole=True)
         thought = thought.joined(step) if thought else step
         left -= step.tokens
@@ -218,26 +226,54 @@ def write_answer(s: ProgramState, t: Trajectory) -> None:
         return
     elif t.stop_reason == "eos":
         closing = f"\n{t.texts.think_end}{BLANK_LINE}"
-    f = fork(s)
+    answer(s, t, closing)
+
+
+@sgl.function  # type: ignore[untyped-decorator]
+def direct(s: ProgramState, trajectory: Trajectory, author: Author) -> None:
+    """An answer of one model without a thought."""
+    s += trajectory.texts.prompts[author]
+    answer(s, trajectory, "")
+
+
+def answer(s: ProgramState, t: Trajectory, closing: str) -> None:
+    """The answer after `closing`, up to where it ends or to one of the trajectory's own stops, which is left out.
+
+    It begins with blank lines: a stop that does, too, counts only after something that can be seen.
+    """
+    f, room = fork(s), t.answer_room
     append(f, closing)
-    try:
-        meta = generate(f, t, "answer", max_tokens=t.policy.answer_tokens, stop=[])
-    except ContextFull:
-        t.answer_finish = "length"
-        return
-    t.calls.append(Call("answer", meta["account"]))
-    t.answer, t.answer_finish = meta["written"].text, meta["finish"]
+    stops = list(t.live.stop) if t.live else []
+    while room > 0:
+        try:
+            meta = generate(f, t, "answer", max_tokens=room, stop=stops, before=t.answer)
+        except ContextFull:
+            break
+        t.calls.append(Call("answer", meta["account"]))
+        t.answer, t.answer_finish = t.answer + meta["written"].text, meta["finish"]
+        room -= meta["account"].completion_tokens
+        stop = next((word for word in stops if t.answer.endswith(word)), None) if meta["finish"] == "stop" else None
+        if stop is None:
+            return
+        before = t.answer.removesuffix(stop)
+        if before.strip() or not stop[0].isspace():
+            t.answer, t.matched_stop = before, stop
+            return
+    t.answer_finish = "length"
 
 
-def run_trajectory(method: Method, trajectory: Trajectory, engines: dict[Author, Endpoint]) -> None:
+def run_trajectory(method: Method | Literal["direct"], trajectory: Trajectory, engines: dict[Author, Endpoint]) -> None:
     """Runs one trajectory to its end. Raises RequestError if a request failed; the trajectory keeps what was written."""
     texts = trajectory.texts
     for role, engine in engines.items():
-        engine.begin(trajectory.contexts, texts.prompts[role], texts.contents.get(role, slice(0, 0)))
-    method = plain(method)
+        engine.begin(trajectory.contexts, texts.prompts[role], texts.contents.get(role, ()))
+    method = method if method == "direct" else plain(method)
     if method == "base":
         base.run(trajectory=trajectory, backend=engines["base"], use_thread=False)
     elif method == "small":
         small.run(trajectory=trajectory, backend=engines["small"], use_thread=False)
+    elif method == "direct":
+        author, engine = next(iter(engines.items()))
+        direct.run(trajectory=trajectory, author=author, backend=engine, use_thread=False)
     else:  # the controls differ in their policy's gate only
         specreason.run(trajectory=trajectory, small_engine=engines["small"], backend=engines["base"], use_thread=False)

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from sgl_specreason.engines.account import Request
+from sgl_specreason.engines.control import Control
+from sgl_specreason.method.kept import Kept
+from sgl_specreason.method.live import Live
 from sgl_specreason.method.loops import Loops
 from sgl_specreason.method.policy import Policy
 from sgl_specreason.method.score import DIGITS, WORDS, Judgement
@@ -30,72 +33,6 @@ class Call(NamedTuple):
     dropped: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """A step that became part of the thought, and what was decided about it.
-
-    `draft` is small's, `judgement` base's of it, `others` the drafts that were judged lower. `salvaged` counts the draft's
-    first tokens that stand at the beginning of the step though base wrote the rest.
-    """
-
-    step: Step
-    by: Author
-    draft: Step | None = None
-    judgement: Judgement | None = None
-    accepted: bool | None = None
-    others: tuple[tuple[Step, Judgement | None], ...] = ()
-    salvaged: int = 0
-
-    @property
-    def discarded_tokens(self) -> int:
-        """Drafted tokens that are not in the thought."""
-        others = sum(step.tokens for step, _ in self.others)
-        if self.draft is None or self.by == "small":
-            return others
-        return others + self.draft.tokens - self.salvaged
-
-    def record(self, policy: Policy) -> dict[str, Any]:
-        """As it stands in the run folder; the draft is written out only where it was thrown away."""
-        out: dict[str, Any] = {
-            "by": self.by,
-            "text": self.step.text,
-            "tokens": self.step.tokens,
-            "ending": self.step.ending,
-        }
-        if self.draft is not None:
-            out["accepted"] = self.accepted
-            if self.draft.confidence is not None:
-                out["confidence"] = round(self.draft.confidence, 6)
-        out |= _judged(self.judgement, policy)
-        if self.draft is not None and self.by == "base":
-            out["draft"] = {"text": self.draft.text, "tokens": self.draft.tokens}
-            if self.salvaged:
-                out["salvaged"] = self.salvaged
-        if self.others:
-            out["others"] = [
-                {"text": step.text, "tokens": step.tokens, **_judged(judgement, policy)}
-                for step, judgement in self.others
-            ]
-        return out
-
-
-def _judged(judgement: Judgement | None, policy: Policy) -> dict[str, Any]:
-    """What base said of a draft, as it stands in the run folder."""
-    if judgement is None:
-        return {}
-    out: dict[str, Any] = {"score": round(judgement.value(policy.score_rule, policy.threshold), 6)}
-    if judgement.score is not None:
-        out["digits"] = [round(p, 6) for p in judgement.score.probabilities]
-    if judgement.binary is not None:
-        out["p_yes"] = round(judgement.binary.p_yes, 6)
-    if judgement.label_mass is not None:
-        out["label_mass"] = round(judgement.label_mass, 6)
-    if judgement.likelihood is not None:
-        out["logprob_mean"] = round(judgement.likelihood.mean, 4)
-        out["logprob_min"] = round(judgement.likelihood.lowest, 4)
-    return out
-
-
 def sampling_seed(seed: int, problem_id: str, sample: int) -> int:
     """The seed of one trajectory, 0..2**31-1: a function of these three and nothing else."""
     return int(_uniform(f"{seed}\0{problem_id}\0{sample}") * 2**31)
@@ -111,7 +48,7 @@ class Texts:
     """The rendered texts of one problem: each model's prompt, base's judge turns, the closing of a thought.
 
     A judge turn comes after a step that leaves the thought open, or after one that has closed it; `digits` and `words` are
-    its answers as base writes them there. `contents` says where in a prompt the user's message is, of which nothing is a
+    its answers as base writes them there. `contents` says where in a prompt stands what others wrote, of which nothing is a
     control token.
     """
 
@@ -124,7 +61,7 @@ class Texts:
     think_end: str
     digits: tuple[str, ...] = DIGITS
     words: tuple[str, ...] = WORDS
-    contents: dict[Author, slice] = field(default_factory=dict)
+    contents: dict[Author, tuple[slice, ...]] = field(default_factory=dict)
 
     @property
     def think_stops(self) -> list[str]:
@@ -138,7 +75,7 @@ class Trajectory:
 
     Attempts with different `cache_key` share nothing in an engine's cache. Behind a router all requests of one `routing_key`
     go to the same replica, which holds their prefix. `tokens_kept` are thinking tokens, of kept
-    steps only.
+    steps only. One that somebody waits for is `live`.
     """
 
     problem_id: str
@@ -153,6 +90,8 @@ class Trajectory:
     calls: list[Call] = field(default_factory=list)
     answer: str = ""
     answer_finish: str = ""
+    matched_stop: str | None = None
+    live: Live | None = None
     stop_reason: StopReason | None = None
     tokens_kept: int = field(default=0, init=False)  # a sum over `kept` would cost O(steps) at each step
     loops: Loops = field(default_factory=Loops, init=False)
@@ -171,6 +110,18 @@ class Trajectory:
     def room(self) -> int:
         """The most tokens that the next step may have."""
         return min(self.policy.step_tokens, self.tokens_left)
+
+    @property
+    def answer_room(self) -> int:
+        """The most tokens that the answer may have."""
+        if self.live is None:
+            return self.policy.answer_tokens
+        return min(self.live.answer_tokens, self.live.total_tokens - self.tokens_kept)
+
+    @property
+    def control(self) -> Control | None:
+        """What may end it from outside."""
+        return self.live.control if self.live else None
 
     @property
     def thinking(self) -> bool:
@@ -208,6 +159,8 @@ class Trajectory:
             self.stop_reason = "loop"
         elif self.tokens_left <= 0:
             self.stop_reason = "budget"
+        if self.live:
+            self.live.kept(kept)
 
     def end_at_full_context(self) -> None:
         """Ends the thought with what is kept: an engine has no room for more. What was written since is for nothing."""

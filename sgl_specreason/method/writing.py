@@ -3,17 +3,20 @@
 Knows nothing of who decides about it.
 """
 
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import sglang as sgl
 from sglang.lang.interpreter import ProgramState
 
 from sgl_specreason.engines.account import Aborted
-from sgl_specreason.errors import RequestError
+from sgl_specreason.engines.endpoint import Endpoint
+from sgl_specreason.errors import ContextFull, RequestError
 from sgl_specreason.method.ahead import Ticket
+from sgl_specreason.method.live import Live, Phase
 from sgl_specreason.method.states import append, backend, fork, noted
 from sgl_specreason.method.trajectory import Call, Trajectory
-from sgl_specreason.text.steps import BLANK_LINE, Step, read_step, wants_more
+from sgl_specreason.text.steps import BLANK_LINE, Author, Step, read_step, wants_more
 
 
 def write_step(s: ProgramState, t: Trajectory, purpose: str, *, begun: Step | None = None, number: int = 0) -> Step:
@@ -49,12 +52,17 @@ def write_on(
         f.set_var("rid", ticket.rid)
     while ticket is None or not ticket.dropped:
         before = f.stream_executor.text_
+        heard = None if ticket or purpose == "draft" else step.text if step else ""
         try:
             stop = [BLANK_LINE, *t.texts.think_stops]
-            meta = generate(f, t, purpose, max_tokens=room, stop=stop, logprobs=confidence, number=number)
+            meta = generate(f, t, purpose, max_tokens=room, stop=stop, logprobs=confidence, number=number, before=heard)
         except Aborted as aborted:
             calls.append(Call(purpose, aborted.account))
             raise
+        except ContextFull:
+            if step is None or step is begun:
+                raise
+            return step
         calls.append(Call(purpose, meta["account"]))
         tokens = meta["account"].completion_tokens
         piece = read_step(
@@ -76,20 +84,44 @@ def generate(
     stop: list[str],
     logprobs: bool = False,
     number: int = 0,
+    before: str | None = None,
 ) -> dict[str, Any]:
     """Has the model behind a fork go on writing, with the trajectory's sampling, and returns what the endpoint says of it.
 
-    SGLang's own defaults are 128 tokens and temperature 1.
+    SGLang's own defaults are 128 tokens and temperature 1. A text that is certain to stay is heard while it grows: then `before`
+    says what there is of it already.
     """
-    f.set_var("seed", t.seed_of(purpose, backend(f).role, number))
+    author = cast(Author, backend(f).role)
+    f.set_var("seed", t.seed_of(purpose, author, number))
+    if before is not None and t.live and t.live.listener and t.live.as_it_grows:
+        phase: Phase = "answer" if purpose == "answer" else "thought"
+        f.set_var("hear", partial(_heard, t.live, phase, author, before))
+    _check_min_p(backend(f), t.policy.min_p)
     f += sgl.gen(
         "text",
         max_tokens=max_tokens,
         stop=stop,
         temperature=t.policy.temperature,
         top_p=t.policy.top_p,
+        top_k=t.policy.top_k,
+        min_p=t.policy.min_p,
         return_logprob=logprobs,
     )
     meta: dict[str, Any] = f.get_meta_info("text")
     noted(f, meta["written"])
     return meta
+
+
+def _heard(live: Live, phase: Phase, author: Author, before: str, text: str) -> None:
+    live.control.check()
+    if live.listener:
+        live.listener.growing(phase, author, before + text)
+
+
+def _check_min_p(engine: Endpoint, min_p: float) -> None:
+    """Raises RequestError for an engine that would die of it: SGLang 0.5.23 draws by seed or with min_p, and not both."""
+    info = engine.server_info
+    if min_p and info.get("enable_deterministic_inference") and info.get("device") != "cpu":
+        raise RequestError(
+            f"{engine.role}: min_p cannot be used with an engine that has --enable-deterministic-inference"
+        )

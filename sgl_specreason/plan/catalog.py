@@ -115,6 +115,10 @@ class Bench(_File, frozen=True, kw_only=True):
         return [found] if isinstance(found, str) else found
 
 
+QUESTIONS = Bench(name="questions", title="whatever is asked", prompt="math", grader="math")
+"""What stands for a bench where the problems are other people's."""
+
+
 class Pair(_File, frozen=True, kw_only=True):
     """One file of `eval/pairs/`: two models and how to serve them. `auto` says that it may be chosen for the GPUs that are found.
 

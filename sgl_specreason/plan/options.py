@@ -7,12 +7,12 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the user asked for; None means: the bench's or the preset's.
+    """What the user asked for; None means: the bench's or the preset's. Without a bench there are no problems.
 
     `match_acceptance` is the share of drafts that another run kept.
     """
 
-    bench: str
+    bench: str | None = None
     methods: tuple[str, ...] = ()
     pair: str | None = None
     base_model: str | None = None

@@ -102,6 +102,8 @@ def _automatic_pair(bench: Bench, cards: Sequence[gpus.Gpu]) -> tuple[Pair, str]
     """The pair for these cards, and why: of those with room for COMFORT trajectories the one with the largest base."""
     if bench.source.generator == "demo":
         return catalog.load_pair("demo"), "pair auto: demo, which was trained for this bench"
+    if bench is catalog.QUESTIONS and not cards:
+        return catalog.load_pair("demo"), "pair auto: demo, since no GPU was found"
     if not all(card.memory_gb for card in cards):
         raise UsageError(f"--pair auto: {in_words(cards)}: a pair cannot be chosen for it; name one with --pair")
     pairs = [pair for name in catalog.names("pairs") if (pair := catalog.load_pair(name)).auto]

@@ -22,6 +22,7 @@ from sgl_specreason.plan.checkpoints import identity
 from sgl_specreason.plan.placement import Placement
 from sgl_specreason.plan.versions import versions
 from sgl_specreason.text.chat import ChatFormat
+from sgl_specreason.text.conversation import Message, Opening
 from sgl_specreason.text.prompts import PromptSet
 from sgl_specreason.text.steps import Author
 
@@ -148,13 +149,16 @@ class Plan:
     def texts(self, row: Row, chats: dict[Author, ChatFormat]) -> Texts:
         """The rendered texts of one problem."""
         content = self.prompts[self.bench.prompt].fill(**row.values())
+        return self.texts_after({role: chat.opening([Message("user", content)]) for role, chat in chats.items()}, chats)
+
+    def texts_after(self, openings: dict[Author, Opening], chats: dict[Author, ChatFormat]) -> Texts:
+        """The rendered texts of a trajectory that begins with these."""
         base = chats["base"]
-        prompts = {role: chat.prompt(content) for role, chat in chats.items()}
         judge_open, judge_closed, digits = self._question(base, "judge", DIGITS)
         binary_open, binary_closed, words = self._question(base, "judge_binary", WORDS)
         return Texts(
-            prompts=prompts,
-            contents={role: chat.content(prompts[role]) for role, chat in chats.items()},
+            prompts={role: opening.prompt for role, opening in openings.items()},
+            contents={role: opening.contents for role, opening in openings.items()},
             judge_open=judge_open,
             judge_closed=judge_closed,
             digits=digits,

@@ -11,7 +11,7 @@ from sgl_specreason.engines.servers import ROLES
 from sgl_specreason.errors import UsageError
 from sgl_specreason.method.policy import DEFAULT_METHODS, METHODS, Method, policy_of
 from sgl_specreason.plan import catalog
-from sgl_specreason.plan.benches import load_rows
+from sgl_specreason.plan.benches import Rows, load_rows
 from sgl_specreason.plan.catalog import Bench, Sweep
 from sgl_specreason.plan.options import Options
 from sgl_specreason.plan.pairs import engines_for
@@ -24,7 +24,8 @@ MOST_WORKERS = 4096
 
 def resolve(options: Options) -> Plan:
     """Checks the options and reads every file they name. Raises UsageError; starts and writes nothing."""
-    bench, preset = catalog.load_bench(options.bench), catalog.load_preset(options.preset)
+    bench = catalog.load_bench(options.bench) if options.bench else catalog.QUESTIONS
+    preset = catalog.load_preset(options.preset)
     sweep = catalog.load_sweep(options.sweep) if options.sweep else None
     samples = _positive("samples", options.samples, bench.samples)
     concurrency = _concurrency(options.concurrency, bench.concurrency)
@@ -41,7 +42,7 @@ def resolve(options: Options) -> Plan:
         variants = _variants(options, sweep, preset.policy, whole, pair.policy, bench.policy)
     return Plan(
         bench=bench,
-        rows=load_rows(bench, options.data),
+        rows=load_rows(bench, options.data) if options.bench else Rows(rows=[], origin=catalog.QUESTIONS.title),
         variants=variants,
         sweep=sweep,
         pair=pair.name,

@@ -3,6 +3,7 @@
 Judgements are real requests; what they say is not looked at (`trajectory.Replayed.decides`).
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from sgl_specreason.text.context import Contexts
 class ReplayEndpoint(Endpoint):
     """An endpoint for trajectories that follow a trace."""
 
-    def begin(self, contexts: Contexts, prompt: str, content: slice) -> None:
+    def begin(self, contexts: Contexts, prompt: str, contents: Sequence[slice]) -> None:
         assert isinstance(contexts, ReplayContexts)
         contexts.open(self.role, self.vocabulary, self._regular)
 

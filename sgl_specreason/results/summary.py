@@ -1,6 +1,6 @@
 """Owns run folders as runs: what is read of their records, and which of them compare. Knows no engines and no tables."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from sgl_specreason.errors import RecordError, UsageError
 from sgl_specreason.method.policy import METHODS
+from sgl_specreason.method.policy import Policy as Current
 from sgl_specreason.results import stats
 from sgl_specreason.results.lines import Outcome, Record
 from sgl_specreason.results.numbers import by_problem, grouped, summarise
@@ -30,7 +31,8 @@ SHARED_SETTINGS = (
     "concurrency",
     "replicas",
 )
-SHARED_POLICY = ("budget_tokens", "on_budget", "stop_loops", "answer_tokens", "temperature", "top_p")
+SHARED_POLICY = ("budget_tokens", "on_budget", "stop_loops", "answer_tokens", "temperature", "top_p", "top_k", "min_p")
+_DEFAULTS = Current()
 SHARED_CONDITIONS = ("versions", "gpu")
 
 
@@ -128,6 +130,11 @@ def acceptance(folder: Path) -> float:
     return runs[0].summary.acceptance
 
 
+def setting(policy: Mapping[str, Value], key: str) -> Value:
+    """A setting of a run; of one that was written before there was this setting, the default."""
+    return policy.get(key, getattr(_DEFAULTS, key, None))
+
+
 def differing(runs: Sequence[Run], *, swept: Collection[str] = ()) -> dict[str, list[Any]]:
     """The conditions that are not the same in all runs, each with its value in every run; empty when they compare.
 
@@ -137,7 +144,7 @@ def differing(runs: Sequence[Run], *, swept: Collection[str] = ()) -> dict[str, 
     columns: dict[str, list[Any]] = {key: [getattr(c.settings, key) for c in configs] for key in SHARED_SETTINGS}
     shared = [key for key in SHARED_POLICY if key not in swept]
     columns |= {f"models.{role}": [c.settings.models.get(role) for c in configs] for role in ("base", "small")}
-    columns |= {f"policy.{key}": [c.settings.policy.get(key) for c in configs] for key in shared}
+    columns |= {f"policy.{key}": [setting(c.settings.policy, key) for c in configs] for key in shared}
     columns |= {key: [getattr(config, key) for config in configs] for key in SHARED_CONDITIONS}
     return {key: values for key, values in columns.items() if any(value != values[0] for value in values)}
 
@@ -148,7 +155,7 @@ def knobs(runs: Sequence[Run]) -> list[dict[str, Value]]:
     for run in runs:
         policies = [other.settings.policy for other in runs if other.method == run.method]
         own = run.settings.policy.items()
-        found.append({key: value for key, value in own if any(p.get(key) != value for p in policies)})
+        found.append({key: value for key, value in own if any(setting(p, key) != value for p in policies)})
     return found
 
 

@@ -4,11 +4,9 @@ Knows nothing of command-line options, of how engines come up (`serving.py`), an
 Whatever it prints goes to `say`.
 """
 
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,15 +20,13 @@ from sgl_specreason.results.summary import Run
 from sgl_specreason.run import serving
 from sgl_specreason.run.folders import folders_of, settled
 from sgl_specreason.run.interruption import Interruption
-from sgl_specreason.run.serving import Access, Engines, Starts
+from sgl_specreason.run.serving import Access, Chats, Engines, Starts
 from sgl_specreason.run.session import Say, Session
-from sgl_specreason.text.chat import ChatFormat, load_chats
+from sgl_specreason.text.chat import load_chats
 from sgl_specreason.text.steps import Author
 
 if TYPE_CHECKING:
     from sgl_specreason.engines.endpoint import Endpoint
-
-Chats = dict[Author, ChatFormat]
 
 
 def run(
@@ -62,12 +58,13 @@ def run(
     with held(top), _saying_how_to_go_on(top, interruption), _summarised(top), ExitStack() as whole:
         runs = {variant: RunFolder.found(path) for variant, path in folders.items()}
         stages = _unfinished(plan, runs)
-        importing = _importing()
+        importing = serving.importing()
         engines = attached or (whole.enter_context(starts.for_the_run()) if stages else {})
         for speculating, variants in stages.items():
             with starts.for_a_stage(engines, speculating=speculating) as base:
                 importing.join()  # two threads that import SGLang at once may deadlock
-                with _connected(plan, engines | base, chats, access, kind) as endpoints:
+                connections = 2 * plan.workers * max(variant.policy.drafts for variant in plan.variants)
+                with serving.connected(engines | base, chats, access, kind.endpoint_class(), connections) as endpoints:
                     if not attached:
                         _check_started(plan, chats, endpoints, kind, speculating=speculating)
                     session = begun(plan=plan, variants=variants, endpoints=endpoints, rates=rates)
@@ -117,13 +114,6 @@ def _summarised(top: Path) -> Iterator[None]:
         raise
 
 
-def _importing() -> threading.Thread:
-    """SGLang takes seconds to import: while the engines start, and not when they are up."""
-    thread = threading.Thread(target=import_module, args=("sgl_specreason.method.program",), daemon=True)
-    thread.start()
-    return thread
-
-
 @contextmanager
 def _saying_how_to_go_on(top: Path, interruption: Interruption) -> Iterator[None]:
     """Whatever ends a run early, its message names the folder."""
@@ -134,27 +124,3 @@ def _saying_how_to_go_on(top: Path, interruption: Interruption) -> Iterator[None
     except (EngineGone, WriteError) as error:
         words = f"{error}; finished trajectories are in {top}; go on with --resume {top}"
         raise type(error)(words) from None
-
-
-@contextmanager
-def _connected(
-    plan: Plan, engines: Engines, chats: Chats, access: Access, kind: type[Session]
-) -> Iterator[dict[Author, "Endpoint"]]:
-    """Endpoints over the running engines; their requests end with this."""
-    endpoint = kind.endpoint_class()
-    with ExitStack() as stack:
-        endpoints = {}
-        for role, engine in engines.items():
-            endpoints[role] = endpoint(
-                engine.url,
-                role=role,
-                tokenizer=chats[role].tokenizer,
-                vocabulary=chats[role].vocabulary,
-                api_key=engine.api_key,
-                timeout_s=access.request_timeout_s,
-                health=engine.health,
-                workers=engine.workers,
-                connections=2 * plan.workers * max(variant.policy.drafts for variant in plan.variants),
-            )
-            stack.callback(endpoints[role].stop)
-        yield endpoints

@@ -3,10 +3,13 @@
 Knows nothing of what is done on them.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sgl_specreason.engines import replicas, startup
 from sgl_specreason.engines.keeper import Engine, Progress
@@ -14,9 +17,14 @@ from sgl_specreason.engines.servers import ROLES, EngineSpec
 from sgl_specreason.engines.transport import Health
 from sgl_specreason.errors import UsageError
 from sgl_specreason.plan.plan import Plan
+from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.steps import Author
 
+if TYPE_CHECKING:
+    from sgl_specreason.engines.endpoint import Endpoint
+
 Engines = dict[Author, Engine]
+Chats = dict[Author, ChatFormat]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +100,36 @@ class Starts:
     def _spec(self, role: Author) -> EngineSpec:
         spec = next(spec for spec in self.plan.specs if spec.role == role)
         return replace(spec, api_key=self.access.api_key or spec.api_key)
+
+
+def importing() -> threading.Thread:
+    """SGLang takes seconds to import: while the engines start, and not when they are up."""
+    thread = threading.Thread(target=import_module, args=("sgl_specreason.method.program",), daemon=True)
+    thread.start()
+    return thread
+
+
+@contextmanager
+def connected(
+    engines: Engines, chats: Chats, access: Access, kind: "type[Endpoint]", connections: int
+) -> "Iterator[dict[Author, Endpoint]]":
+    """Endpoints of this kind over running engines; their requests end with this."""
+    with ExitStack() as stack:
+        endpoints = {}
+        for role, engine in engines.items():
+            endpoints[role] = kind(
+                engine.url,
+                role=role,
+                tokenizer=chats[role].tokenizer,
+                vocabulary=chats[role].vocabulary,
+                api_key=engine.api_key,
+                timeout_s=access.request_timeout_s,
+                health=engine.health,
+                workers=engine.workers,
+                connections=connections,
+            )
+            stack.callback(endpoints[role].stop)
+        yield endpoints
 
 
 def check_served(base: dict[str, Any], *, speculating: bool) -> None:

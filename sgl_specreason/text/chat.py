@@ -1,12 +1,23 @@
 """Owns how a model's own chat template opens a thought and frames a judge turn. Knows no engine."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
+from types import MappingProxyType
 
-from sgl_specreason.errors import UsageError
+from sgl_specreason.errors import UsageError, one_line
+from sgl_specreason.text.conversation import (
+    Message,
+    Opening,
+    check_options,
+    frames_of,
+    marks_of,
+    places,
+    without_thought,
+)
 from sgl_specreason.text.prompts import PLACEHOLDERS, PromptSet
 from sgl_specreason.text.steps import BLANK_LINE, Author
 from sgl_specreason.text.tokenizers import Tokenizer, load_tokenizer
@@ -44,30 +55,67 @@ class ChatFormat:
     date: date = field(default_factory=date.today)
     """The day that a template is told: a run that goes on after midnight must send what it has sent before."""
 
-    def prompt(self, content: str) -> str:
-        """The user's turn and the assistant's opening, up to and with the opening think tag.
+    def opening(
+        self, messages: Sequence[Message], *, thinking: bool = True, options: Mapping[str, object] | None = None
+    ) -> Opening:
+        """A conversation and the assistant's opening: up to and with the opening think tag, or without a thought.
 
-        Raises UsageError for a template that closes the thought which it is asked to open.
+        Thoughts of its assistant are left out, whatever the template does. `options` are the template's own. Raises UsageError,
+        with the template's words, where it does not take this conversation, does not show each content once as it is, or
+        closes the thought that it is asked to open.
         """
-        text = self._render([{"role": "user", "content": content}], add_generation_prompt=True)
-        if self.think_end and text.rstrip().endswith(self.think_end):
+        check_options(options or {})
+        turns = [self._turn(message) for message in messages]
+        marks = marks_of(turns)
+        marked = [turn._replace(content=mark) for turn, mark in zip(turns, marks, strict=True)]
+        render = partial(self._render, add_generation_prompt=True, options=options or {})
+        text = render(turns, thinking=thinking)
+        with self._saying_whose():
+            order, frames = frames_of(render(marked, thinking=thinking), marks)
+            contents = places(text, [turns[number].content for number in order], frames)
+        if thinking:
+            return Opening(text + self._opened(frames[-1]), contents)
+        can_switch = render(marked, thinking=False) != render(marked, thinking=True)
+        return Opening(text + self._unthought(frames[-1], can_switch=can_switch), contents)
+
+    def prompt(self, content: str) -> str:
+        """The opening of a conversation of one message, as text."""
+        return self.opening([Message("user", content)]).prompt
+
+    def _turn(self, message: Message) -> Message:
+        if message.role != "assistant":
+            return message
+        return message._replace(content=without_thought(message.content, self.think_start, self.think_end))
+
+    def _opened(self, end: str) -> str:
+        """What opens a thought after a prompt with this end."""
+        if self.think_end and end.rstrip().endswith(self.think_end):
             raise UsageError(
                 f"the chat template of {self.name} closes the thought before it begins, so its model does not think: "
                 "use a template that opens one"
             )
-        if text.rstrip().endswith(self.think_start.strip()):
-            return text
-        return f"{text}{self.think_start}" + "\n" * bool(_XML_TAG.fullmatch(self.think_start))
+        if end.rstrip().endswith(self.think_start.strip()):
+            return ""
+        return self.think_start + "\n" * self._in_lines
 
-    def content(self, prompt: str) -> slice:
-        """Where in a `prompt` the user's message stands: between the words that every prompt of this model has.
+    def _unthought(self, end: str, *, can_switch: bool) -> str:
+        """What is to follow a prompt with this end so that the model does not think: an empty thought, where none is there.
 
-        Raises UsageError where the chat template does not show a message exactly once, or not always between the same words.
+        A template with a switch has said already what its model needs, unless it has opened a thought.
         """
-        before, after = self._around
-        if len(prompt) < len(before) + len(after) or not (prompt.startswith(before) and prompt.endswith(after)):
-            raise UsageError(f"the chat template of {self.name} does not put the same words around every message")
-        return slice(len(before), len(prompt) - len(after))
+        tail = end.rstrip()
+        is_open = bool(self.think_start) and tail.endswith(self.think_start.strip())
+        if not self.think_start or tail.endswith(self.think_end) or (can_switch and not is_open):
+            return ""
+        opening = "" if is_open else self.think_start
+        if not self._in_lines:
+            return opening + self.think_end
+        newline = "" if end.endswith("\n") and is_open else "\n"
+        return f"{opening}{newline}\n{self.think_end}{BLANK_LINE}"
+
+    @property
+    def _in_lines(self) -> bool:
+        return bool(_XML_TAG.fullmatch(self.think_start))
 
     @property
     def name(self) -> str:
@@ -78,16 +126,6 @@ class ChatFormat:
     def vocabulary(self) -> Vocabulary:
         """The token ids of this model's text."""
         return Vocabulary(self.tokenizer)
-
-    @cached_property
-    def _around(self) -> tuple[str, str]:
-        mark = "a question of the user"
-        parts = self.prompt(mark).split(mark)
-        if len(parts) != 2:
-            raise UsageError(
-                f"the chat template of {self.name} shows the user's message {len(parts) - 1} times, not once"
-            )
-        return parts[0], parts[1]
 
     def judge_turn(self, prompts: PromptSet, judge: str = "judge", *, thinking: bool) -> str:
         """What follows a step to have it judged: the turn's end, the judge's instruction, its answer's opening.
@@ -126,7 +164,7 @@ class ChatFormat:
         """The text between an assistant's message and the next user's, and between that and a reply that has begun."""
         marks = ["first question", "first answer", "second question", "second answer"]
         roles = ["user", "assistant"] * 2
-        text = self._render([{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)])
+        text = self._render([Message(role, mark) for role, mark in zip(roles, marks, strict=True)])
         try:
             after_answer = text.split(marks[1])[1].split(marks[2])[0]
             before_reply = text.split(marks[2])[1].split(marks[3])[0]
@@ -134,19 +172,35 @@ class ChatFormat:
             raise UsageError(f"the chat template of {self.name} does not show a conversation of two turns") from None
         return after_answer, before_reply
 
-    def _render(self, messages: list[dict[str, str]], *, add_generation_prompt: bool = False) -> str:
+    @contextmanager
+    def _saying_whose(self) -> Iterator[None]:
+        try:
+            yield
+        except UsageError as error:
+            raise UsageError(f"the chat template of {self.name} {error}") from None
+
+    def _render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = False,
+        thinking: bool = True,
+        options: Mapping[str, object] = MappingProxyType({}),
+    ) -> str:
+        given = {
+            "date_string": f"{self.date:%d %b %Y}",  # Llama 3's; others ask for the day themselves
+            "strftime_now": self.date.strftime,
+            **options,
+            "enable_thinking": thinking,  # the switch of Qwen3, GLM and SmolLM3
+            "thinking": thinking,  # that of DeepSeek-V3.1 and Granite
+        }
+        turns = [message._asdict() for message in messages]
         try:
             text = self.tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                enable_thinking=True,  # the switch of Qwen3, GLM and SmolLM3
-                thinking=True,  # that of DeepSeek-V3.1 and Granite
-                date_string=f"{self.date:%d %b %Y}",  # Llama 3's; others ask for the day themselves
-                strftime_now=self.date.strftime,
+                turns, tokenize=False, add_generation_prompt=add_generation_prompt, **given
             )
         except Exception as error:  # a template is a program: it may fail in any way
-            raise UsageError(f"the chat template of {self.name} cannot be used: {error}") from None
+            raise UsageError(f"the chat template of {self.name} cannot be used: {one_line(error)}") from None
         return str(text)
 
 

@@ -1,7 +1,7 @@
 """Owns the token ids of a trajectory's growing text, for each engine: a longer context begins with the shorter one's ids.
 
 Knows no HTTP and no models. Only what is new is tokenised; what an engine wrote keeps the ids that it wrote. Control tokens are
-in our own texts only: not in the problem, and not in what a model of another vocabulary wrote.
+in our own texts only: not in a problem or a conversation, and not in what a model of another vocabulary wrote.
 """
 
 from collections.abc import Sequence
@@ -67,9 +67,9 @@ class Contexts:
     openings: dict[str, Prefix] = field(default_factory=dict)
     prefixes: dict[str, Prefix] = field(default_factory=dict)
 
-    def begin(self, engine: str, vocabulary: Vocabulary, prompt: str, content: slice) -> None:
-        """The prompt that all texts of `engine` begin with; the user's message stands at `content`."""
-        self.openings[engine] = Prefix().longer(0, vocabulary.framed(prompt, content))
+    def begin(self, engine: str, vocabulary: Vocabulary, prompt: str, contents: Sequence[slice]) -> None:
+        """The prompt that all texts of `engine` begin with; what others wrote stands at `contents`."""
+        self.openings[engine] = Prefix().longer(0, vocabulary.framed(prompt, contents))
 
     def prompt(self, engine: str, vocabulary: Vocabulary, kept: int, more: Sequence[Part] = ()) -> Prompt:
         """The ids of the first `kept` parts after the prompt, and of what a request appends to them.

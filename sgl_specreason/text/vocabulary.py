@@ -6,6 +6,7 @@ model of another vocabulary wrote, the same characters are characters: they are 
 
 import hashlib
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
@@ -46,21 +47,25 @@ class Vocabulary:
         """The ids of our own text, in which an added token is what it says."""
         return [token for piece in pieces(text) for token in self.own(piece)]
 
-    def framed(self, prompt: str, content: slice) -> list[int]:
-        """The ids of a chat template's text around a `content` that is not ours.
+    def framed(self, prompt: str, contents: Sequence[slice]) -> list[int]:
+        """The ids of a chat template's text around `contents`, in order, that are not ours.
 
-        Those of the whole text where nothing in the content looks like an added token: cutting elsewhere may change them.
+        Those of the whole text where nothing in a content looks like an added token: cutting elsewhere may change them.
         """
         found: list[int] = []
         start = 0
-        for end in (*self._cuts(prompt, content), len(prompt)):
+        for end in (*self._cuts(prompt, contents), len(prompt)):
             found += self.ids(prompt[start:end])
             start = end
-        before, after = self.ids(prompt[: content.start]), self.ids(prompt[content.stop :])
-        if self._controls(found) == self._controls(before) + self._controls(after):
+        borders = [0, *(border for content in contents for border in (content.start, content.stop)), len(prompt)]
+        frames = [self.ids(prompt[start:end]) for start, end in zip(borders[::2], borders[1::2], strict=True)]
+        if self._controls(found) == [token for frame in frames for token in self._controls(frame)]:
             return found
-        inside = [token for piece in pieces(prompt[content]) for token in self.plain(piece, "")]
-        return before + inside + after
+        apart = list(frames[0])
+        for content, frame in zip(contents, frames[1:], strict=True):
+            apart += [token for piece in pieces(prompt[content]) for token in self.plain(piece, "")]
+            apart += frame
+        return apart
 
     def _controls(self, ids: Sequence[int]) -> list[int]:
         return [token for token in ids if token in self._control_ids]
@@ -93,12 +98,15 @@ class Vocabulary:
             start = end
         return tuple(found)
 
-    def _cuts(self, text: str, content: slice | None = None) -> Iterator[int]:
-        """Where to cut a text so that no added token (that reaches into its `content`) is whole: after its first character."""
+    def _cuts(self, text: str, contents: Sequence[slice] | None = None) -> Iterator[int]:
+        """Where to cut a text so that no added token (that reaches into its `contents`) is whole: after its first character."""
+        left = deque(contents if contents is not None else [slice(0, len(text))])
         at = 0
         while self._words and (word := self._words.search(text, at)):
             at = word.start() + 1
-            if content is None or (word.start() < content.stop and word.end() > content.start):
+            while left and left[0].stop <= word.start():
+                left.popleft()
+            if left and left[0].start < word.end():
                 yield at
 
     def _without_control(self, part: str) -> tuple[int, ...]:

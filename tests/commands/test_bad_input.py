@@ -144,6 +144,10 @@ OPTIONS = {
     "answer-by": wrong("eval", "--bench demo --answer-by me", "base, small"),
     "temperature": wrong("eval", "--bench demo --temperature 3", "temperature = 3"),
     "top-p": wrong("eval", "--bench demo --top-p 0", "top_p = 0"),
+    "top-k 0": wrong("eval", "--bench demo --top-k 0", "top_k = 0"),
+    "top-k -2": wrong("eval", "--bench demo --top-k -2", "top_k = -2"),
+    "min-p": wrong("eval", "--bench demo --min-p 1.5", "min_p = 1.5"),
+    "drafts that are all the same": wrong("eval", "--bench demo --temperature 1 --drafts 2 --top-k 1", "top_k = 1"),
     "no samples": wrong("eval", "--bench demo --samples 0", "--samples 0"),
     "negative samples": wrong("eval", "--bench demo --samples -3", "--samples -3"),
     "limit 0": wrong("eval", "--bench demo --limit 0", "--limit 0"),
@@ -594,6 +598,9 @@ def test_a_process_ends_in_the_same_way(words: list[str], tmp_path: Path) -> Non
 
 TOOLS = {
     "bench.py": ["--problems", "0"],
+    "clients.py": ["--problems", "0"],
+    "clients.py, client": ["--only", "telnet"],
+    "load.py": ["--streams", "64,0"],
     "faults.py": ["--kinds", "earthquake"],
     "faults.py, no faults": ["--faults", "0"],
     "soak.py": ["--minutes", "-1"],

@@ -21,7 +21,7 @@ from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.engines.keeper import Engine, Keeper
 from sgl_specreason.engines.replicas import RouterSpec
 from sgl_specreason.engines.servers import EngineSpec, cpu_args
-from sgl_specreason.engines.transport import Health, Transport
+from sgl_specreason.engines.transport import Asked, Health, Transport
 from sgl_specreason.errors import EngineGone, RequestError, UsageError
 from sgl_specreason.eval import main
 from sgl_specreason.method.program import run_trajectory
@@ -277,12 +277,10 @@ def test_the_router_passes_on_all_that_our_requests_hold(
     for role, one in endpoints.items():
         exchange = one.transport._exchange
 
-        def recorded(
-            verb: str, path: str, body: bytes | None, *rest: Any, role: Author = role, go: Any = exchange
-        ) -> Any:
-            if path == "/generate":
-                sent[role].append(json.loads(body or b""))
-            return go(verb, path, body, *rest)
+        def recorded(asked: Asked, role: Author = role, go: Any = exchange) -> Any:
+            if asked.path == "/generate":
+                sent[role].append(json.loads(asked.body or b""))
+            return go(asked)
 
         one.transport._exchange = recorded  # type: ignore[method-assign]
     assert attempt(endpoints, **policy).stop_reason == "think_end"

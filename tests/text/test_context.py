@@ -64,7 +64,7 @@ def test_ids_of_a_longer_context_begin_with_those_of_a_shorter_one(parts: list[t
     """Whether the engine told the ids of what it wrote, in its own or in pieces of its own, or not."""
     vocabulary, contexts = Vocabulary(Fake(pairs)), Contexts()
     context, before = "prompt\n\n", []
-    contexts.begin("base", vocabulary, context, slice(0, 3))
+    contexts.begin("base", vocabulary, context, (slice(0, 3),))
     for number, (text, written, odd) in enumerate(parts):
         part = Written(text, vocabulary.digest, tuple(letters(text) if odd else pairs(text)) if written else ())
         request = contexts.prompt("base", vocabulary, number, (part, "[JUDGE]"))
@@ -115,7 +115,7 @@ def test_only_what_is_new_is_tokenised() -> None:
 def test_a_request_may_lag_behind() -> None:
     """What was begun before the last steps were kept is made without them, and right."""
     contexts, vocabulary = Contexts(), Vocabulary(Fake(letters))
-    contexts.begin("base", vocabulary, "Q\n\n", slice(0, 0))
+    contexts.begin("base", vocabulary, "Q\n\n", ())
     contexts.kept.extend([Written("one\n\n"), Written("two\n\n")])
     for kept in (2, 1, 0, 2):
         text = "Q\n\n" + "".join(part.text for part in contexts.kept[:kept])
@@ -125,5 +125,5 @@ def test_a_request_may_lag_behind() -> None:
 def test_a_request_of_nothing_but_its_prompt() -> None:
     contexts, vocabulary = Contexts(), Vocabulary(Fake(letters))
     assert ids_of(contexts.prompt("base", vocabulary, 0)) == []
-    contexts.begin("base", vocabulary, "x", slice(0, 1))
+    contexts.begin("base", vocabulary, "x", (slice(0, 1),))
     assert ids_of(contexts.prompt("base", vocabulary, 0, ("",))) == letters("x")

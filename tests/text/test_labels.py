@@ -136,7 +136,7 @@ def test_the_ids_of_steps_are_those_of_their_text(name: str, steps: list[str]) -
     """Put together, what is sent says what was written: no blank that the tokenizer puts before a text is in it."""
     tokenizer = TOKENIZERS[name]
     vocabulary, contexts = Vocabulary(tokenizer), Contexts()
-    contexts.begin("base", vocabulary, "Q: ", slice(0, 0))
+    contexts.begin("base", vocabulary, "Q: ", ())
     contexts.kept.extend(map(Written, steps))
     opening, whole = vocabulary.ids("Q: "), contexts.prompt("base", vocabulary, len(steps), ("end",))
     ids = [int(token) for token in whole.prefix.encoded.split(b",") if token] + whole.suffix

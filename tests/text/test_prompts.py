@@ -11,6 +11,7 @@ from chat_templates import CHATML, CHATML_THINK, QWEN3, R1
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.text.chat import ChatFormat
+from sgl_specreason.text.conversation import Message
 from sgl_specreason.text.prompts import PLACEHOLDERS, Template, load_prompts
 
 TEMPLATES = {"chatml": CHATML, "chatml with think": CHATML_THINK, "qwen3": QWEN3, "r1": R1}
@@ -110,9 +111,9 @@ def test_a_template_with_a_date_is_told_the_same_one_all_through_a_run() -> None
     """Llama 3 takes it as `date_string`, others ask for the day; a prompt after midnight must find its message."""
     dated = "{{ date_string }} {{ strftime_now('%d %b %Y') }}|{{ messages[0].content }}|"
     chat = ChatFormat(tokenizer=Rendering(dated), date=date(2026, 1, 2))
-    prompt = chat.prompt("the question")
+    prompt, (content,) = chat.opening([Message("user", "the question")])
     assert prompt.startswith("02 Jan 2026 02 Jan 2026|the question|")
-    assert prompt[chat.content(prompt)] == "the question"
+    assert prompt[content] == "the question"
 
 
 def test_words_that_change_around_a_message_end_the_run() -> None:
@@ -121,7 +122,7 @@ def test_words_that_change_around_a_message_end_the_run() -> None:
     tokenizer = Rendering("{{ strftime_now('') }}|{{ messages[0].content }}|")
     chat = ChatFormat(tokenizer=tokenizer, date=Ticking(lambda _: str(next(count))))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="does not put the same words around every message"):
-        chat.content(chat.prompt("one"))
+        chat.opening([Message("user", "one")])
 
 
 class Ticking:
@@ -162,7 +163,7 @@ def test_a_template_is_asked_to_think_by_every_known_switch_or_refused(switch: s
 )
 def test_a_thought_is_opened_by_the_pairs_tags_or_not_at_all(tags: tuple[str, str], opening: str) -> None:
     chat = ChatFormat(tokenizer=Rendering(CHATML), think_start=tags[0], think_end=tags[1])
-    prompt = chat.prompt("?")
+    prompt, (content,) = chat.opening([Message("user", "?")])
     assert prompt == f"<|im_start|>user\n?<|im_end|>\n<|im_start|>assistant\n{opening}"
-    assert prompt[chat.content(prompt)] == "?"
+    assert prompt[content] == "?"
     assert chat.judge_turn(load_prompts(), thinking=True).startswith(f"{tags[1]}<|im_end|>")

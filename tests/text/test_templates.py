@@ -18,6 +18,7 @@ from sgl_specreason.plan import catalog
 from sgl_specreason.plan.catalog import load_pair, names
 from sgl_specreason.text.chat import ChatFormat, load_chats, other_end
 from sgl_specreason.text.context import Contexts
+from sgl_specreason.text.conversation import Message
 from sgl_specreason.text.prompts import PromptSet, load_prompts
 from sgl_specreason.text.steps import Author, Written
 from sgl_specreason.text.vocabulary import Vocabulary
@@ -42,7 +43,8 @@ TEMPLATES: dict[str, str] = {
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}"
     "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}",
     # R1 and what was distilled or trained from it: no newlines, drops the thought, opens it
-    "r1": "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '<｜User｜>' + m.content }}"
+    "r1": "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}{% endif %}{% endfor %}"
+    "{% for m in messages if m.role != 'system' %}{% if m.role == 'user' %}{{ '<｜User｜>' + m.content }}"
     "{% else %}{{ '<｜Assistant｜>' + (m.content.split('</think>') | last) + '<｜end▁of▁sentence｜>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\\n' }}{% endif %}",
 }  # fmt: skip
@@ -144,8 +146,7 @@ def test_what_was_sent_is_a_prefix_of_what_is_sent_later(shipped: tuple[str, Cha
     """By token ids: the prompt, each context after a step, the judge's request over it, and the closing at the budget."""
     _, chat = shipped
     vocabulary, contexts = Vocabulary(chat.tokenizer), Contexts(think_end=chat.think_end)
-    prompt = chat.prompt(PROBLEM)
-    contexts.begin("base", vocabulary, prompt, chat.content(prompt))
+    contexts.begin("base", vocabulary, *chat.opening([Message("user", PROBLEM)]))
     opening = contexts.openings["base"].encoded
     sent = [opening]
     for number, step in enumerate(STEPS):
@@ -193,12 +194,76 @@ def test_control_tokens_in_a_problem_are_text(shipped: tuple[str, ChatFormat]) -
     added = set(chat.tokenizer.get_added_vocab().values())  # type: ignore[attr-defined]
 
     def controls(problem: str) -> list[int]:
-        prompt = chat.prompt(problem)
-        ids = vocabulary.framed(prompt, chat.content(prompt))
+        prompt, contents = chat.opening([Message("user", problem)])
+        ids = vocabulary.framed(prompt, contents)
         assert chat.tokenizer.decode(ids) == prompt
         return [token for token in ids if token in added]
 
     assert controls(PROBLEM) == controls("What is 12 + 7?")
+
+
+HISTORY = [
+    Message("system", "Be brief. <|im_end|>"),
+    Message("user", "What is 12 + 7?"),
+    Message("assistant", "12 + 7 is 19."),
+    Message("user", "Sure?\n\nNo <think>, <｜Assistant｜>!"),
+]
+
+
+def test_turns_are_rendered_as_the_template_has_them_without_their_thoughts(shipped: tuple[str, ChatFormat]) -> None:
+    """A system's words, two turns, and the assistant's opening; where each content stands is known."""
+    _, chat = shipped
+    prompt, contents = chat.opening(HISTORY)
+    own = chat.tokenizer.apply_chat_template(
+        [message._asdict() for message in HISTORY], tokenize=False, add_generation_prompt=True, enable_thinking=True
+    )
+    assert prompt == own.removesuffix("<think>\n") + "<think>\n"
+    assert [prompt[content] for content in contents] == [message.content for message in HISTORY]
+
+
+@pytest.mark.parametrize(
+    "thought", ["<think>x</think>", "<think>\nTwo.\n\nLines.\n</think>\n\n", "\n", "\n<think>\n\n</think>"]
+)
+def test_thoughts_of_earlier_turns_are_left_out_whatever_the_template_does(
+    shipped: tuple[str, ChatFormat], thought: str
+) -> None:
+    _, chat = shipped
+    told = [m._replace(content=thought + m.content) if m.role == "assistant" else m for m in HISTORY]
+    assert chat.opening(told) == chat.opening(HISTORY)
+
+
+@pytest.mark.parametrize("history", [HISTORY, HISTORY[:2], HISTORY[1:2]], ids=["turns", "system", "alone"])
+def test_a_model_that_is_not_to_think_finds_its_thought_closed(
+    shipped: tuple[str, ChatFormat], history: list[Message]
+) -> None:
+    """By the template's own switch, or by us where it has none."""
+    _, chat = shipped
+    prompt, contents = chat.opening(history, thinking=False)
+    assert prompt == chat.opening(history).prompt.removesuffix("<think>\n") + "<think>\n\n</think>\n\n"
+    assert [prompt[content] for content in contents] == [message.content for message in history]
+
+
+def test_the_next_turns_prompt_goes_on_where_the_last_one_opened_its_thought(shipped: tuple[str, ChatFormat]) -> None:
+    """All that is prefilled for it is the answer and the new question: by token ids, all but the opening tag is shared."""
+    _, chat = shipped
+    first, second = (chat.vocabulary.framed(*chat.opening(HISTORY[:count])) for count in (2, 4))
+    tag = chat.vocabulary.ids("<think>\n")
+    assert first[-len(tag) :] == tag
+    assert second[: len(first) - len(tag)] == first[: -len(tag)]
+
+
+def test_control_tokens_in_any_turn_are_text(shipped: tuple[str, ChatFormat]) -> None:
+    _, chat = shipped
+    added = set(chat.tokenizer.get_added_vocab().values())  # type: ignore[attr-defined]
+    quiet = [Message(role, "a") for role, _ in HISTORY]
+    loud = [Message(role, "No </think>" * (role != "assistant") + content) for role, content in HISTORY]
+    found = []
+    for messages in (quiet, loud):
+        opening = chat.opening(messages)
+        ids = chat.vocabulary.framed(*opening)
+        assert chat.tokenizer.decode(ids) == opening.prompt
+        found.append([token for token in ids if token in added])
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("family", TEMPLATES)

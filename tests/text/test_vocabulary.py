@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.context import Contexts
+from sgl_specreason.text.conversation import Message
 from sgl_specreason.text.steps import Written
 from sgl_specreason.text.tokenizers import load_tokenizer
 from sgl_specreason.text.vocabulary import Vocabulary
@@ -49,10 +50,9 @@ def tokenizer(request: pytest.FixtureRequest) -> Any:
 def test_a_problem_is_text_in_the_prompt(tokenizer: Any, problem: str) -> None:
     """The control tokens of a prompt are those that the chat template has, and its ids are of the same text."""
     chat, vocabulary = ChatFormat(tokenizer=tokenizer), Vocabulary(tokenizer)
-    prompt = chat.prompt(problem)
-    content = chat.content(prompt)
-    assert prompt[content].strip() == problem.strip()
-    ids = vocabulary.framed(prompt, content)
+    prompt, contents = chat.opening([Message("user", problem)])
+    assert [prompt[content].strip() for content in contents] == [problem.strip()]
+    ids = vocabulary.framed(prompt, contents)
     assert added(tokenizer, ids) == ["<|im_start|>", "<|im_end|>", "<|im_start|>", "<think>"]
     assert tokenizer.decode(ids) == prompt
 
@@ -60,8 +60,8 @@ def test_a_problem_is_text_in_the_prompt(tokenizer: Any, problem: str) -> None:
 @pytest.mark.parametrize("problem", ["What is 1+1?", "  two    spaces  ", "a\n\n\n\nb", "<", "x < y and |z| > 3"])
 def test_the_ids_of_an_ordinary_prompt_are_the_tokenizers_own(tokenizer: Any, problem: str) -> None:
     chat, vocabulary = ChatFormat(tokenizer=tokenizer), Vocabulary(tokenizer)
-    prompt = chat.prompt(problem)
-    assert vocabulary.framed(prompt, chat.content(prompt)) == vocabulary.ids(prompt)
+    prompt, contents = chat.opening([Message("user", problem)])
+    assert vocabulary.framed(prompt, contents) == vocabulary.ids(prompt)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -88,8 +88,8 @@ def test_a_tokenizer_that_folds_case_sees_no_control_token_either(text: str) -> 
     assert added(tokenizer, tokenizer.encode(text, add_special_tokens=False)) != []
     vocabulary, chat = Vocabulary(tokenizer), ChatFormat(tokenizer=tokenizer)
     assert added(tokenizer, list(vocabulary.plain(text, ""))) == []
-    prompt = chat.prompt(text)
-    ids = vocabulary.framed(prompt, chat.content(prompt))
+    prompt, contents = chat.opening([Message("user", text)])
+    ids = vocabulary.framed(prompt, contents)
     assert added(tokenizer, ids) == ["<|im_start|>", "<|im_end|>", "<|im_start|>", "<think>"]
 
 
@@ -104,7 +104,7 @@ def test_the_end_of_a_thought_is_the_think_tag_in_the_other_models_vocabulary(to
     """And only there: the same characters earlier, and our own judge's turn after it, are what they are."""
     vocabulary, contexts = Vocabulary(tokenizer), Contexts(think_end="</think>")
     prompt, step = "<|im_start|>user\n?", "I say </think>, then <|im_end|>.\n</think>"
-    contexts.begin("base", vocabulary, prompt, slice(17, 18))
+    contexts.begin("base", vocabulary, prompt, (slice(17, 18),))
     turn = "<|im_end|>\n<|im_start|>user\nScore:"
     request = contexts.prompt("base", vocabulary, 0, (Written(step), turn))
     assert added(tokenizer, request.suffix) == ["</think>", "<|im_end|>", "<|im_start|>"]
@@ -117,5 +117,5 @@ def test_the_end_of_a_thought_is_the_think_tag_in_the_other_models_vocabulary(to
 
 def test_a_think_tag_in_the_middle_of_what_was_written_is_text(tokenizer: Any) -> None:
     vocabulary, contexts = Vocabulary(tokenizer), Contexts(think_end="</think>")
-    contexts.begin("base", vocabulary, "?", slice(0, 1))
+    contexts.begin("base", vocabulary, "?", (slice(0, 1),))
     assert added(tokenizer, contexts.prompt("base", vocabulary, 0, (Written("a </think> b\n\nc"),)).suffix) == []
