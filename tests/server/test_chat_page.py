@@ -373,20 +373,20 @@ def test_a_new_conversation_ends_the_request_of_the_old_one(opens: Opens, server
 
 
 def test_a_key_is_asked_for_kept_for_this_tab_only_and_sent(opens: Opens, server: ScriptedChat) -> None:
-    server.key = "sesame"
+    server.key = "open sesame"
     chrome = opens(width=360)
     assert "The server asks for its key" in one(chrome, "#server .problem").text
     field = chrome.switch_to.active_element
     assert field.get_attribute("id") == "key"
-    field.send_keys("wrong", Keys.ENTER)
-    until(chrome, "return document.querySelectorAll('#server .problem').length === 1")
-    field.send_keys(Keys.CONTROL, "a", Keys.NULL, "sesame", Keys.ENTER)
+    field.send_keys("Schlüssel", Keys.ENTER)
+    until(chrome, "return document.querySelector('#server').textContent.includes('no key has')")
+    field.send_keys(Keys.CONTROL, "a", Keys.NULL, "open sesame", Keys.ENTER)
     until(chrome, "return document.querySelector('#model option') !== null")
     assert chrome.find_elements(By.CSS_SELECTOR, "#server .problem") == []
     says(chrome, "Go")
     assert texts(chrome, ".answer .text") == ["Yes."]
     assert chrome.execute_script("return [sessionStorage.getItem('key'), localStorage.length, document.cookie]") == [
-        "sesame",
+        "open sesame",
         0,
         "",
     ]

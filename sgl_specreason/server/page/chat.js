@@ -21,7 +21,7 @@ class Refusal extends Error {
 
 async function call(path, options = {}) {
   const key = at("key").value.trim();
-  if (/[^\x21-\x7e]/.test(key)) throw new Refusal(401, "A key has no spaces and no letters with accents.");
+  if (/[^ -~]/.test(key)) throw new Refusal(401, "This one has characters that no key has.");
   const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
   let response;
   try {
