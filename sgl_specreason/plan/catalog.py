@@ -19,7 +19,7 @@ from sgl_specreason.method.policy import Method, Policy, Settings
 from sgl_specreason.method.score import JUDGES, RANGES
 from sgl_specreason.paths import find
 from sgl_specreason.plan.checkpoints import BUNDLED
-from sgl_specreason.plan.memory import Quantization, Shape
+from sgl_specreason.plan.shapes import Quantization, Shape
 from sgl_specreason.text.steps import Author
 from sgl_specreason.typed import Number, Positive, nearest, typed
 

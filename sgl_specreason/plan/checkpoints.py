@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sgl_specreason.errors import UsageError, one_line
-from sgl_specreason.plan.memory import GIB, Shape
+from sgl_specreason.plan.shapes import GIB, Shape
 from sgl_specreason.typed import typed
 
 BUNDLED = Path(__file__).parent.parent / "demo" / "models"

@@ -12,9 +12,9 @@ from sgl_specreason.errors import UsageError, one_line
 from sgl_specreason.method.policy import is_alone, plain
 from sgl_specreason.method.trajectory import Texts
 from sgl_specreason.plan.checkpoints import config_file, files_gb, shape
-from sgl_specreason.plan.memory import Shape
-from sgl_specreason.plan.placement import CPU_GB
+from sgl_specreason.plan.fitting import CPU_GB
 from sgl_specreason.plan.plan import Plan, Variant
+from sgl_specreason.plan.shapes import Shape
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.steps import BLANK_LINE, Author
 from sgl_specreason.text.vocabulary import Vocabulary

@@ -8,21 +8,15 @@ from pathlib import Path
 
 from sgl_specreason.engines import replicas
 from sgl_specreason.engines.cards import order
+from sgl_specreason.engines.decode import Decode
 from sgl_specreason.engines.servers import ROLES, EngineSpec, cpu_args, cpu_env
 from sgl_specreason.errors import UsageError
 from sgl_specreason.plan import catalog, gpus
 from sgl_specreason.plan.catalog import Bench, Model, Pair
+from sgl_specreason.plan.fitting import fitting, in_words, needs_gpu, remedies, shape_of
 from sgl_specreason.plan.memory import TRAJECTORY_TOKENS, Layout
 from sgl_specreason.plan.options import Options
-from sgl_specreason.plan.placement import (
-    Placement,
-    check_cards,
-    fitting,
-    in_words,
-    needs_gpu,
-    place,
-    remedies,
-)
+from sgl_specreason.plan.placement import Placement, check_cards, place
 from sgl_specreason.text.steps import Author
 
 LONGEST_PART = 48
@@ -42,8 +36,11 @@ class Choice:
     placement: Placement | None = None
 
 
-def engines_for(options: Options, bench: Bench) -> Choice:
-    """The pair and how to start it. Attached servers name their own models later. Raises UsageError for what cannot fit."""
+def engines_for(options: Options, bench: Bench, decode: Decode | None = None) -> Choice:
+    """The pair and how to start it, with room for the speculation with which base is also served.
+
+    Attached servers name their own models later. Raises UsageError for what cannot fit.
+    """
     counts: dict[Author, int] = {"small": options.small_replicas, "base": options.base_replicas}
     for role, count in counts.items():
         replicas.check(role, count)
@@ -52,12 +49,19 @@ def engines_for(options: Options, bench: Bench) -> Choice:
     if options.base_url is not None:
         return _attached(options)
     cards = gpus.named(options.gpus) if options.gpus else gpus.found()
-    pair, why = _pair(options, bench, cards)
+    group = gpus.of_one_replica(cards, counts) if cards else []
+    try:
+        pair, why = _pair(options, bench, group, decode)
+        if cards:
+            check_cards(pair, cards)
+            placement = place(pair, group * replicas.machines(pair.args), decode)
+    except UsageError as error:
+        if len(group) == len(cards):
+            raise
+        raise UsageError(f"of {in_words(cards)} each of {max(counts.values())} replicas has a part: {error}") from None
+    _check_vocabularies(pair, decode)
     if cards:
-        check_cards(pair, cards)
-        mine = gpus.of_one_replica(cards, counts)
-        placement = place(pair, mine * replicas.machines(pair.args))
-        specs = tuple(replicas.spread(_on_gpu(placement, role), counts[role], len(mine)) for role in ROLES)
+        specs = tuple(replicas.spread(_on_gpu(placement, role), counts[role], len(group)) for role in ROLES)
         return Choice(pair=pair, why=why, specs=specs, hardware=in_words(cards), placement=placement)
     if needs_gpu(pair):
         raise UsageError(
@@ -80,11 +84,20 @@ def _attached(options: Options) -> Choice:
             "--pair auto is for engines that would be started: name the pair that the servers have, or none"
         )
     if options.pair or options.base_model:
-        pair, _ = _pair(options, None, ())
+        pair, _ = _pair(options, None, (), None)
     return Choice(pair=pair, hardware="unknown (attached servers)")
 
 
-def _pair(options: Options, bench: Bench | None, cards: Sequence[gpus.Gpu]) -> tuple[Pair, str]:
+def _check_vocabularies(pair: Pair, decode: Decode | None) -> None:
+    """Raises UsageError where the shapes alone tell that SGLang refuses small as a draft model."""
+    shapes = {role: shape_of(model) for role, model in pair.models.items()}
+    if decode:
+        decode.check_sizes({role: shape.vocabulary if shape else None for role, shape in shapes.items()})
+
+
+def _pair(
+    options: Options, bench: Bench | None, cards: Sequence[gpus.Gpu], decode: Decode | None
+) -> tuple[Pair, str]:
     """The pair that was asked for, or the one for these cards and why."""
     if options.base_model is not None and options.small_model is not None:
         if options.pair:
@@ -95,22 +108,28 @@ def _pair(options: Options, bench: Bench | None, cards: Sequence[gpus.Gpu]) -> t
     if options.pair and options.pair != AUTO:
         return catalog.load_pair(options.pair), ""
     assert bench is not None
-    return _automatic_pair(bench, cards)
+    return _automatic_pair(bench, cards, decode)
 
 
-def _automatic_pair(bench: Bench, cards: Sequence[gpus.Gpu]) -> tuple[Pair, str]:
+def _automatic_pair(bench: Bench, cards: Sequence[gpus.Gpu], decode: Decode | None) -> tuple[Pair, str]:
     """The pair for these cards, and why: of those with room for COMFORT trajectories the one with the largest base."""
     if bench.source.generator == "demo":
         return catalog.load_pair("demo"), "pair auto: demo, which was trained for this bench"
     if not all(card.memory_gb for card in cards):
         raise UsageError(f"--pair auto: {in_words(cards)}: a pair cannot be chosen for it; name one with --pair")
     pairs = [pair for name in catalog.names("pairs") if (pair := catalog.load_pair(name)).auto]
-    found = [(pair, layouts[0]) for pair in pairs if _suits(pair, cards) and (layouts := fitting(pair, cards))]
+    pairs = [pair for pair in pairs if _can_draft(pair, decode)]
+    suiting = [pair for pair in pairs if _suits(pair, cards)]
+    found = [
+        (pair, layouts[0])
+        for pair in suiting
+        if (layouts := fitting(pair, [*cards] * replicas.machines(pair.args), decode))
+    ]
     if not found:
         least = min(pairs, key=lambda pair: pair.base.shape.parameters if pair.base.shape else math.inf, default=None)
         raise UsageError(
             f"--bench {bench.name}: {in_words(cards)} found, and every pair that can answer it needs more"
-            + (f" (the smallest, {least.name}: {' or '.join(remedies(least, cards))})" if least else "")
+            + (f" (the smallest, {least.name}: {' or '.join(remedies(least, cards, decode))})" if least else "")
             + "; use --base-url and --small-url of running servers, or --pair demo to try the plumbing (its tiny models cannot "
             "answer this)"
         )
@@ -126,6 +145,15 @@ def _size(item: tuple[Pair, Layout]) -> tuple[int, bool, int]:
     pair, layout = item
     parameters = pair.base.shape.parameters if pair.base.shape else 0
     return parameters, pair.base.quantization == "none", layout.tokens
+
+
+def _can_draft(pair: Pair, decode: Decode | None) -> bool:
+    """Whether small can guess base's tokens, as far as the shapes tell."""
+    try:
+        _check_vocabularies(pair, decode)
+    except UsageError:
+        return False
+    return True
 
 
 def _suits(pair: Pair, cards: Sequence[gpus.Gpu]) -> bool:

@@ -14,12 +14,13 @@ from sgl_specreason.engines import cards as machine
 from sgl_specreason.errors import UsageError
 from sgl_specreason.plan import gpus
 from sgl_specreason.plan.catalog import BUNDLED, Model, Pair, load_pair, names
+from sgl_specreason.plan.fitting import fitting, needs_gpu
 from sgl_specreason.plan.gpus import Gpu, attention, named
-from sgl_specreason.plan.memory import Shape
 from sgl_specreason.plan.options import Options
-from sgl_specreason.plan.placement import FRACTIONS, check_cards, fitting, needs_gpu, place
+from sgl_specreason.plan.placement import FRACTIONS, check_cards, place
 from sgl_specreason.plan.plan import Plan
 from sgl_specreason.plan.resolve import resolve
+from sgl_specreason.plan.shapes import Shape
 
 WANTED = {
     ("Qwen/QwQ-32B", "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"),
