@@ -10,6 +10,7 @@ from typing import Any
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.plan.catalog import Bench, Field
+from sgl_specreason.text import hub
 from sgl_specreason.typed import Misfit, typed
 
 DATA_VARIABLE = "SPECREASON_DATA"
@@ -144,6 +145,7 @@ def _read_jsonl(path: Path) -> list[tuple[str, Any]]:
 
 
 def _read_hub(bench: Bench) -> list[tuple[str, Any]]:
+    trouble = hub.trouble()
     import datasets
 
     source = bench.source
@@ -156,6 +158,10 @@ def _read_hub(bench: Bench) -> list[tuple[str, Any]]:
             raise UsageError(
                 f"bench {bench.name}: {source.hub} is gated. 1. Log in on the hub and accept the set's terms on its page. "
                 "2. Make a read token in your settings there. 3. Give it with `hf auth login` or in $HF_TOKEN."
+            ) from None
+        if trouble:
+            raise UsageError(
+                f"bench {bench.name}: {source.hub} is not on this machine, {trouble}; give the rows with --data FILE.jsonl"
             ) from None
         first = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
         raise UsageError(

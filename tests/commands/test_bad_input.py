@@ -159,7 +159,7 @@ OPTIONS = {
     "base-model alone": wrong("eval", "--bench demo --base-model x", "--small-model"),
     "small-model alone": wrong("eval", "--bench demo --small-model x", "--base-model"),
     "pair and models": wrong("eval", "--bench demo --pair demo --base-model x --small-model x", "not both"),
-    "models that are nowhere": wrong("eval", "--bench demo --base-model ./a --small-model ./b", "no tokenizer"),
+    "models that are nowhere": wrong("eval", "--bench demo --base-model ./a --small-model ./b", "no such folder"),
     "a model with a broken tokenizer": wrong(
         "eval",
         "--bench demo --base-model m --small-model m",
@@ -319,7 +319,7 @@ PAIRS = {
     "pair: NUL in a model's name": wrong(
         "eval",
         "--bench demo --pair mine.toml",
-        "no tokenizer",
+        "no such folder",
         files={"mine.toml": PAIR.replace("bundled:base", "a\\u0000b")},
     ),
 }
@@ -708,7 +708,8 @@ def test_a_models_name_cannot_lead_out_of_the_folder_of_runs(name: str, tmp_path
     from sgl_specreason.plan.options import Options
     from sgl_specreason.plan.resolve import resolve
 
-    plan = resolve(Options(bench="demo", base_model=name, small_model=name, policy={}))
+    urls = {"base_url": "http://127.0.0.1:9", "small_url": "http://127.0.0.1:9"}
+    plan = resolve(Options(bench="demo", base_model=name, small_model=name, policy={}, **urls))
     made = tmp_path / "runs" / plan.name(plan.variants)
     assert made.parent == tmp_path / "runs"
     assert made.name.isprintable()
