@@ -66,7 +66,8 @@ if TYPE_CHECKING:
     metavar="COUNTxGB|COUNTxCARD",
     help="With --dry-run only: plan for these cards, as 2x80 or 1xH100.  [default: those of this machine]",
 )
-@options.dry_run("settings, prompts and engine commands")
+@options.dry_run("the plan, the engine commands and the prompts")
+@options.verbose
 @click.option("--list", "listing", is_flag=True, help="Print benches, pairs, methods, presets and sweeps.")
 def main(**given: Any) -> None:
     """Runs a benchmark with SpecReason and its baselines, and prints accuracy beside latency.
@@ -83,7 +84,7 @@ def main(**given: Any) -> None:
         if given["dry_run"]:
             from sgl_specreason.plan.dry_run import describe
 
-            click.echo(describe(plan, given["out"]))
+            click.echo(describe(plan, given["out"], verbose=given["verbose"]), nl=False)
             return
         from sgl_specreason.run.session import Session
 
@@ -100,6 +101,8 @@ def _plan(given: dict[str, Any]) -> "Plan":
 
     if given["gpus"] and not given["dry_run"]:
         raise UsageError("--gpus is for --dry-run: engines run on the cards that there are")
+    if given["verbose"] and not given["dry_run"]:
+        raise UsageError("--verbose is for --dry-run: a run writes every setting to its config.json")
     asked = {field.name: given[field.name] for field in fields(Options) if field.name in given}
     plan = resolve(Options(**asked | options.policy_of(given)))
     check_writable(given["out"])

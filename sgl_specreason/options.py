@@ -235,6 +235,8 @@ def dry_run(words: str) -> Declaration:
     return click.option("--dry-run", is_flag=True, help=f"Print {words}; start and write nothing.")
 
 
+verbose = click.option("--verbose", is_flag=True, help="With --dry-run: every setting, too.")
+
 runs = together(
     click.option(
         "--out",

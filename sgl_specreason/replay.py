@@ -6,6 +6,7 @@ Example: python -m sgl_specreason.replay --synthetic --acceptance 0.4,0.6,0.8 --
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -84,7 +85,7 @@ def _length(name: str, words: str) -> Callable[[Any], Any]:
 @options.prompts("Templates, of which the judge's are used.")
 @options.seed("the trace, the verdicts and the prompts")
 @options.runs
-@options.dry_run("the trace and the engine commands")
+@options.dry_run("the trace, the plan and the engine commands")
 def main(**given: Any) -> None:
     """Replays trajectories of given lengths and verdicts on real engines: latency, throughput and memory, no answers.
 
@@ -98,7 +99,7 @@ def main(**given: Any) -> None:
         plan = resolved(given)
         check_writable(given["out"])
         if given["dry_run"]:
-            click.echo(_described(plan))
+            click.echo(_described(plan, given["out"]), nl=False)
             return
         carry_out(
             plan, ReplaySession, interruption, out=given["out"], resume=given["resume"], access=options.access_of(given)
@@ -201,10 +202,20 @@ def _variants(
     return tuple(found)
 
 
-def _described(plan: "ReplayPlan") -> str:
+def _described(plan: "ReplayPlan", out: Path) -> str:
+    """The plan for a person to read. Loads tokenizers only; raises UsageError as the replay would."""
+    from sgl_specreason.plan import dry_run, limits
+    from sgl_specreason.replays.session import ReplaySession
+    from sgl_specreason.text.chat import load_chats
+
+    if plan.specs:
+        chats = load_chats(plan.tokenizer_places, plan.think_tags, trust_remote_code=plan.trust_remote_code)
+        ReplaySession.check(plan, chats, limits.configured(plan.specs))
+        limits.check_sizes(plan.specs)
     lines = [f"{key}: {value}" for key, value in plan.trace.statistics().items()]
-    lines += [f"{role}: {model}" for role, model in plan.models.items()]
-    return "\n".join([*lines, *(f"{spec.role} engine: {spec.shell()}" for spec in plan.specs)])
+    lines += [f"{role}: {model}" for role, model in plan.models.items() if model]
+    lines.append(f"folder: {out / plan.name(plan.variants)}")
+    return "\n".join([dry_run.section("replay", "\n".join(lines)), *dry_run.memory(plan), dry_run.engines(plan)])
 
 
 if __name__ == "__main__":

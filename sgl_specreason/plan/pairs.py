@@ -73,9 +73,9 @@ def _on_gpus(
     with _of_one_replica(cards, group):
         pair, why = (named, "") if named else _automatic_pair(bench, group, decode)
     check_cards(pair, cards)
+    _check_vocabularies(pair, decode)
     with _of_one_replica(cards, group):
         placement = place(pair, group * replicas.machines(pair.args), decode)
-    _check_vocabularies(pair, decode)
     _check_args(pair)
     specs = tuple(replicas.spread(_on_gpu(placement, role), counts[role], len(group)) for role in ROLES)
     return Choice(pair=pair, why=why, specs=specs, hardware=in_words(cards), placement=placement)

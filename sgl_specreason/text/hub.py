@@ -10,11 +10,10 @@ PATIENCE_S = 10.0
 def trouble() -> str:
     """Why the hub cannot be asked, in words; "" where it answers.
 
-    Where it does not, its libraries work offline from here on, and so do engines that are started: each of them would try again
-    for a minute before it says so. To be called before transformers and datasets are imported, which read then whether they may ask.
+    Where it does not, its libraries work offline from here on, and so do engines that are started: each would try again for a
+    minute before it says so. To be called before datasets is imported, which reads then whether it may ask.
     """
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return "and $HF_HUB_OFFLINE forbids to ask the hub"

@@ -31,10 +31,7 @@ def load_tokenizer(model: str, *, trust_remote_code: bool = False) -> Any:
     try:
         return AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
     except Exception as error:  # what a model's files hold may break the library in any way
-        if trouble and isinstance(error, OSError):
-            words = f"it is not on this machine, {trouble}"
-        else:
-            words = one_line(error)
+        words = f"it is not on this machine, {trouble}" if trouble and isinstance(error, OSError) else one_line(error)
         raise UsageError(f"no tokenizer for model {model}{_files(model)}: {words}{near(model)}") from None
 
 
