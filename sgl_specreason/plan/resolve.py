@@ -69,7 +69,7 @@ def resolve(options: Options) -> Plan:
 
 def _check_prompt(bench: Bench) -> None:
     """Raises UsageError where the bench's template does not show what its rows have."""
-    shown = {"problem", "choices"} if "wrong" in bench.fields else {"problem"}
+    shown = {"problem", "choices"} if bench.has_choices else {"problem"}
     fitting = [name for name, words in PLACEHOLDERS.items() if set(words) == shown]
     if bench.prompt not in fitting:
         raise UsageError(
