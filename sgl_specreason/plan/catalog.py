@@ -118,6 +118,8 @@ class Bench(_File, frozen=True, kw_only=True):
             raise UsageError(
                 "fields.wrong and fields.choices: give one of them, choices where one column lists them all"
             )
+        if len(self.columns("wrong")) > MOST_WRONG:
+            raise UsageError(f"fields.wrong: {MOST_WRONG} columns are the most")
 
     @property
     def has_choices(self) -> bool:
