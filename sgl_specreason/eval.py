@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sgl_specreason import options
-from sgl_specreason.command import Command, carry_out, interruptible
+from sgl_specreason.command import Command, carry_out, interruptible, say
 from sgl_specreason.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,10 +84,12 @@ def main(**given: Any) -> None:
         if given["dry_run"]:
             from sgl_specreason.plan.dry_run import describe
 
-            click.echo(describe(plan, given["out"], verbose=given["verbose"]), nl=False)
+            click.echo(describe(plan, given["out"], verbose=given["verbose"], notes=_notes(plan)), nl=False)
             return
         from sgl_specreason.run.session import Session
 
+        for words in _notes(plan):
+            say(words)
         carry_out(
             plan, Session, interruption, out=given["out"], resume=given["resume"], access=options.access_of(given)
         )
@@ -107,6 +109,20 @@ def _plan(given: dict[str, Any]) -> "Plan":
     plan = resolve(Options(**asked | options.policy_of(given)))
     check_writable(given["out"])
     return plan
+
+
+def _notes(plan: "Plan") -> list[str]:
+    """What is to be known of a sweep over the threshold before it costs anything."""
+    from msgspec import structs
+
+    from sgl_specreason.results.certify import CONFIDENCE, RISK, said_before
+
+    swept = [variant.policy for variant in plan.variants if variant.method == "specreason"]
+    groups = {str(structs.replace(policy, threshold=0.0)) for policy in swept} if plan.sweep else set()
+    has_base = any(variant.method == "base" for variant in plan.variants)
+    if not has_base or not groups or len(swept) == len(groups):
+        return []
+    return [said_before(len(plan.problems), risk=RISK, confidence=CONFIDENCE, groups=len(groups))]
 
 
 def _listing() -> str:

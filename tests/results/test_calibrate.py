@@ -16,7 +16,6 @@ from sgl_specreason.demo.problems import problems
 from sgl_specreason.results.calibrate import (
     acceptance,
     auroc,
-    calibration,
     drafts_of,
     entropy_bits,
     rows,
@@ -24,6 +23,7 @@ from sgl_specreason.results.calibrate import (
 )
 from sgl_specreason.results.certify import certify, problems_needed, risk_p_value
 from sgl_specreason.results.lines import Outcome, Said
+from sgl_specreason.results.recommend import calibration
 from sgl_specreason.results.summary import Run, load_runs
 from sgl_specreason.typed import typed
 
@@ -155,18 +155,19 @@ def test_the_demo_bench_knows_which_steps_are_right(tmp_path: Path) -> None:
 def test_the_report_names_digits_aurocs_and_thresholds(tmp_path: Path) -> None:
     done = invoke("report", "--calibrate", "--out", tmp_path / "c.md", demo_run(tmp_path / "run"))
     assert done.exit_code == 0, done.output
-    assert "| expected digit | 1.000 | - |" in done.stdout
+    assert "| expected digit | - | - |" in done.stdout
+    assert "Fewer than 6 right or wrong ones are too few to say anything of an AUROC" in done.stdout
     assert "Greedy digits: 2 of ten used" in done.stdout
-    assert "Needs runs of specreason and of base" in done.stdout
+    assert "None: that takes runs of specreason and of base" in done.stdout
     assert (tmp_path / "c.md").read_text() == done.stdout
 
 
 def test_a_recommendation_says_when_there_are_too_few_problems(tmp_path: Path) -> None:
     base, run = run_at(tmp_path / "base", "base", 7.0), run_at(tmp_path / "run", "specreason", 7.0)
     text = calibration([base, run], risk=0.01, confidence=0.95)
-    assert f"needs {problems_needed(0.01, confidence=0.95)} problems" in text
+    assert f"a risk of 1 point takes {problems_needed(0.01, confidence=0.95)} problems" in text
     many = [with_answers(each, [True] * 2000) for each in (base, run)]
-    assert "Recommended: threshold 7," in calibration(many, risk=0.01, confidence=0.95)
+    assert "Recommended: threshold 7:" in calibration(many, risk=0.01, confidence=0.95)
 
 
 def test_certificates_of_several_judges_hold_at_once(tmp_path: Path) -> None:
@@ -180,13 +181,13 @@ def test_certificates_of_several_judges_hold_at_once(tmp_path: Path) -> None:
         )
     )
     alone = calibration([base, digit], risk=0.01, confidence=0.95)
-    assert "Recommended: threshold 7," in alone
+    assert "Recommended: threshold 7:" in alone
     assert "Bonferroni" not in alone
     both = calibration([base, digit, words], risk=0.01, confidence=0.95)
     assert (
         "holds at once with 95 % confidence: for that, each of the 2 tables was tested at 97.5 % (Bonferroni)" in both
     )
-    assert both.count(f"needs {problems_needed(0.01, confidence=0.975)} problems") == 2
+    assert both.count(f"takes {problems_needed(0.01, confidence=0.975)} problems") == 2
 
 
 def test_runs_that_share_no_problem_have_no_loss(tmp_path: Path) -> None:
