@@ -15,8 +15,10 @@ from matplotlib.figure import Figure
 
 from sgl_specreason.command import Command
 from sgl_specreason.errors import UsageError
+from sgl_specreason.results import stats
 from sgl_specreason.results.summary import Run, differing, load_runs
 from sgl_specreason.results.table import UNKNOWN
+from sgl_specreason.words import counted
 
 plt.style.use(Path(__file__).with_name("specreason.mplstyle"))
 
@@ -79,11 +81,13 @@ def conditions(runs: Sequence[Run]) -> str:
     truncated = max(run.summary.truncated_share for run in runs)
     failed = sum(run.summary.failed for run in runs)
     words = [
-        f"{first.bench}, {first.n} problems x {first.samples}, pair {first.pair}, concurrency {first.concurrency}",
+        f"{first.bench}, {counted(first.n, 'problem')} x {first.samples}, pair {first.pair}, concurrency {first.concurrency}",
         f"budget {'/'.join(map(str, budgets))}, truncated at most {100 * truncated:.1f} %",
         f"GPU {about.gpu}, sglang {about.versions.get('sglang', UNKNOWN)}",
         f"judge prompt {about.prompts.get('judge', UNKNOWN)[:8]}",
     ]
+    if first.n < stats.FEW:
+        words.append(f"fewer than {stats.FEW} problems: too few to say anything")
     if failed:
         words.append(f"{failed} failed")
     if any(run.summary.partial for run in runs):

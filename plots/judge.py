@@ -17,8 +17,10 @@ from matplotlib.figure import Figure
 from sgl_specreason.errors import UsageError
 from sgl_specreason.method.policy import is_alone
 from sgl_specreason.method.score import ScoreRule
+from sgl_specreason.results import stats
 from sgl_specreason.results.calibrate import Drafts, acceptance, aurocs, drafts_of, judged_drafts, signal, with_digits
 from sgl_specreason.results.summary import Run, outcomes
+from sgl_specreason.words import counted
 
 RULES: tuple[ScoreRule, ...] = ("greedy", "expected", "p_ge")
 LEAST = 5
@@ -43,7 +45,7 @@ def judge(runs: Sequence[Run]) -> Figure:
     each = np.full(len(masses), 100 / len(drafts))
     mass.hist(masses, bins=np.linspace(0, 1, 21), weights=each, color="#0072B2")
     mass.set(xlabel="label mass (probability on digits)", ylabel="drafts, %", xlim=(0, 1))
-    _reliability(reliability, drafts)
+    _reliability(reliability, drafts, enough=all(run.summary.n >= stats.FEW for run in judging))
     styles: tuple[dict[str, Any], ...] = (
         {"linewidth": 3, "color": "#56B4E9"},
         {"linestyle": "--", "color": "#D55E00"},
@@ -54,13 +56,17 @@ def judge(runs: Sequence[Run]) -> Figure:
         kept.plot(range(10), shares, label=rule, **style)
     kept.set(xlabel="threshold", ylabel="drafts kept, %", xticks=range(10), ylim=(-3, 103))
     kept.legend(loc="lower left")
-    caption(figure, judging, f"{len(drafts)} judged drafts", "bars: 95 % intervals (Wilson)")
+    caption(figure, judging, counted(len(drafts), "judged draft"), "bars: 95 % intervals (Wilson)")
     return figure
 
 
-def _reliability(axes: Axes, drafts: Drafts) -> None:
-    """The share that is right in each unit of the expected digit, where there are enough drafts to say."""
-    values, areas = signal(drafts, "expected"), aurocs(drafts, "expected")
+def _reliability(axes: Axes, drafts: Drafts, *, enough: bool) -> None:
+    """The share that is right in each unit of the expected digit, where there are enough drafts to say.
+
+    An AUROC only of `enough` problems.
+    """
+    values = signal(drafts, "expected")
+    areas = aurocs(drafts, "expected") if enough else (math.nan, math.nan)
     for label, truth, area, colour, mark in (
         ("step right", drafts["step_right"], areas[0], "#0072B2", "o"),
         ("trajectory right", drafts["ended_right"].astype(float), areas[1], "#D55E00", "s"),

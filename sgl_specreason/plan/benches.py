@@ -14,6 +14,7 @@ from sgl_specreason.plan import choices
 from sgl_specreason.plan.catalog import Bench, Field
 from sgl_specreason.text import hub
 from sgl_specreason.typed import Misfit, typed
+from sgl_specreason.words import counted
 
 DATA_VARIABLE = "SPECREASON_DATA"
 
@@ -199,7 +200,7 @@ def _read_hub(bench: Bench) -> list[tuple[str, Any]]:
             "give the rows with --data FILE.jsonl"
         ) from None
     if source.rows is not None and len(rows) != source.rows:
-        raise UsageError(f"{source.hub}: {len(rows)} rows, {source.rows} were expected")
+        raise UsageError(f"{source.hub}: {counted(len(rows), 'row')}, {source.rows} were expected")
     return [(f"{source.hub}:{number}", dict(row)) for number, row in enumerate(rows, 1)]
 
 

@@ -16,6 +16,7 @@ from sgl_specreason.plan import limits
 from sgl_specreason.plan.benches import Row
 from sgl_specreason.plan.plan import Plan, Variant
 from sgl_specreason.text.chat import load_chats
+from sgl_specreason.words import counted
 
 WITHHELD = "[withheld: no text of this bench is to be written anywhere]"
 
@@ -81,7 +82,7 @@ def memory(plan: Plan, notes: Sequence[str] = ()) -> list[str]:
         sizes = ", ".join(f"{role}'s cache holds {tokens:,} tokens" for role, tokens in held.items())
         lines.append(plan.placement.text() if plan.placement else f"no GPU: {sizes}, as pinned")
         if room := limits.places(plan, held):
-            most = limits.trajectories(max(min(room.values()), 1))
+            most = counted(max(min(room.values()), 1), "trajectory", "trajectories")
             lines.append(f"room for {most} at the budget, prompts not counted; --concurrency {plan.concurrency}")
         lines += [f"Warning: {words}" for words in [*limits.crowding(plan, held), *limits.cut_short(plan)]]
     lines += notes

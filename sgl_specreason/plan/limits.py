@@ -18,6 +18,7 @@ from sgl_specreason.plan.shapes import Shape
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.steps import BLANK_LINE, Author
 from sgl_specreason.text.vocabulary import Vocabulary
+from sgl_specreason.words import counted
 
 INPUT_SPARE, TOTAL_SPARE = 7, 2
 """A prompt is refused above a context of this many tokens less; prompt and reply together are cut there."""
@@ -105,15 +106,11 @@ def crowding(plan: Plan, tokens: dict[Author, int]) -> list[str]:
     most = max(min(room.values()), 1)
     if min(plan.concurrency, plan.expected) <= most:
         return []
+    room_for = counted(most, "trajectory", "trajectories")
     return [
-        f"--concurrency {plan.concurrency}: the caches have room for {trajectories(most)} at the budget; of more some wait, or "
+        f"--concurrency {plan.concurrency}: the caches have room for {room_for} at the budget; of more some wait, or "
         f"lose what was computed of them and pay for it again. Give --concurrency {most}, a smaller budget, or more cache"
     ]
-
-
-def trajectories(count: int) -> str:
-    """So many, in words."""
-    return f"{count} trajectory" if count == 1 else f"{count:,} trajectories"
 
 
 def cut_short(plan: Plan) -> list[str]:

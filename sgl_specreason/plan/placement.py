@@ -18,6 +18,7 @@ from sgl_specreason.plan.gpus import FP8, Attention, attention
 from sgl_specreason.plan.memory import LOGIT_ROWS, Layout, Share, where
 from sgl_specreason.plan.shapes import Shape
 from sgl_specreason.text.steps import Author
+from sgl_specreason.words import counted
 
 FRACTIONS: dict[Author, str] = {"small": "0.15", "base": "0.85"}
 """What models of unknown size get: guesses."""
@@ -168,7 +169,7 @@ def _seats(pair: Pair, cards: Sequence[Gpu]) -> dict[Author, tuple[int, ...]]:
     small, base = split_of(pair, "small") or 1, split_of(pair, "base") or (1 if len(cards) == 1 else 0)
     if not base:
         raise UsageError(
-            f"pair {pair.name}: over how many of {len(cards)} cards base goes cannot be reckoned: "
+            f"pair {pair.name}: over how many of {counted(len(cards), 'card')} base goes cannot be reckoned: "
             f"{'; '.join(unknown(pair)) or 'the memory of the cards is not known'}; fetch it (hf download MODEL config.json) "
             "first, or give tp_size or shape under [base] of a pair's file"
         )

@@ -17,6 +17,7 @@ from sgl_specreason.method.score import ScoreRule
 from sgl_specreason.results import stats
 from sgl_specreason.results.lines import Finished, Record, Said
 from sgl_specreason.results.summary import Run
+from sgl_specreason.words import counted
 
 if TYPE_CHECKING:
     from sgl_specreason.demo.problems import Problem
@@ -169,7 +170,8 @@ def about(run: Run, drafts: Drafts) -> Iterator[str]:
     right = _right(drafts)
     words = "" if math.isnan(right) else f", {_percent(right)} % of them right"
     settings = f"judge {policy.judge}, rule {policy.score_rule}, threshold {policy.threshold:g}"
-    yield f"{run.method}, {settings}: {len(drafts)} judged drafts of {len(run.outcomes)} trajectories{words}."
+    attempts = counted(len(run.outcomes), "trajectory", "trajectories")
+    yield f"{run.method}, {settings}: {counted(len(drafts), 'judged draft')} of {attempts}{words}."
     yield ""
     mass = _known_of(drafts["label_mass"])
     if len(mass):
@@ -177,7 +179,11 @@ def about(run: Run, drafts: Drafts) -> Iterator[str]:
     digits = with_digits(drafts)
     if len(digits):
         yield from _digits(digits)
-    yield from _aurocs(drafts)
+    if run.summary.n < stats.FEW:
+        yield f"Fewer than {stats.FEW} problems are too few to say anything of how well these tell right from wrong."
+        yield ""
+    else:
+        yield from _aurocs(drafts)
     if len(digits):
         yield from _thresholds(digits)
     yield ""
@@ -229,8 +235,8 @@ def _thresholds(drafts: Drafts) -> Iterator[str]:
 
 
 def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f}"
+    return "-" if math.isnan(value) else f"{100 * value:z.1f}"
 
 
 def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+    return "-" if math.isnan(value) else f"{value:z.3f}"

@@ -12,7 +12,6 @@ from sgl_specreason.results import stats
 from sgl_specreason.results.numbers import by_problem
 from sgl_specreason.results.summary import Run
 
-
 RISK, CONFIDENCE = 0.01, 0.95
 """What is asked for where nobody says: at most one point below base."""
 

@@ -22,6 +22,7 @@ from sgl_specreason.results.certify import (
     problems_needed,
 )
 from sgl_specreason.results.summary import AgainstBase, Run, against_base, base_of, differing, outcomes
+from sgl_specreason.words import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,10 @@ def alike(levels: Sequence[Level]) -> list[list[Level]]:
 
 def _verdict(levels: Sequence[Level], stated: str, *, risk: float, confidence: float, alone: bool) -> Iterator[str]:
     first = levels[0].run
+    if _too_few(levels):
+        problems = counted(first.summary.n, "problem")
+        yield f"None: {problems}, and fewer than {stats.FEW} are too few to say anything of a threshold."
+        return
     whose = "" if alone else f"Judge {first.policy.judge}, rule {first.policy.score_rule}. "
     candidates = alike(levels)
     certified = [mine for group in candidates if (mine := [level for level in group if level.tested.certified])]
@@ -135,6 +140,10 @@ def _verdict(levels: Sequence[Level], stated: str, *, risk: float, confidence: f
             )
 
 
+def _too_few(levels: Sequence[Level]) -> bool:
+    return any(level.speed_up.too_few for level in levels)
+
+
 def _none(levels: Sequence[Level], whose: str, *, risk: float, confidence: float) -> Iterator[str]:
     """Why no threshold is certified."""
     count = levels[0].run.summary.n
@@ -145,9 +154,10 @@ def _none(levels: Sequence[Level], whose: str, *, risk: float, confidence: float
             f"and these are {count}."
         )
         if math.isnan(least):
-            yield f"{count} problems are too few to certify anything."
+            yield f"{counted(count, 'problem')} can certify nothing."
         else:
             yield f"The least risk that {count} problems can certify is {points(least)}: --risk {100 * least:.3g}."
+        yield from _uncertified(levels, risk)
         return
     top = levels[0].tested
     yield (
@@ -156,12 +166,20 @@ def _none(levels: Sequence[Level], whose: str, *, risk: float, confidence: float
     )
 
 
+def _uncertified(levels: Sequence[Level], risk: float) -> Iterator[str]:
+    """The fastest of those whose measured loss is within the risk, which is not more than it looks like."""
+    within = [group for group in alike(levels) if group[0].tested.loss <= risk]
+    if within:
+        best = max(reversed(within), key=_mean_speed)
+        yield f"Measured, not certified: threshold {best[0].tested.threshold:g} was {_gain(best[0])}."
+
+
 def _gain(level: Level) -> str:
     speed = f"{level.speed} times as fast as base and " if level.speed != "-" else "against base "
     loss, count = level.tested.loss, level.run.summary.n
     if math.isnan(loss):
         return f"{speed}no problem in common with it"
-    return f"{speed}{_percent(abs(loss))} points {'above' if loss < 0 else 'below'} it on {count} problems"
+    return f"{speed}{_percent(abs(loss))} points {'above' if loss < 0 else 'below'} it on {counted(count, 'problem')}"
 
 
 def _mean_speed(levels: Sequence[Level]) -> float:
@@ -182,15 +200,18 @@ def _table(levels: Sequence[Level]) -> Iterator[str]:
     first = levels[0].run
     rule, drafts = first.policy.score_rule, drafts_of([level.run for level in levels])
     span = f"{RANGES[rule].low:g} to {RANGES[rule].high:g}"
-    yield f"Judge {first.policy.judge}, rule {rule} ({span}), {first.summary.n} problems:"
+    yield f"Judge {first.policy.judge}, rule {rule} ({span}), {counted(first.summary.n, 'problem')}:"
     yield ""
     yield "| threshold | kept % | points below base | p | certified | speed-up, 95 % |"
     yield "|--:|--:|--:|--:|---|--:|"
     for level in levels:
         row = level.tested
-        cells = (f"{row.threshold:g}", _percent(row.acceptance), _percent(row.loss), f"{row.p_value:.3g}")
+        losses = ("-", "-") if _too_few(levels) else (_percent(row.loss), f"{row.p_value:.3g}")
+        cells = (f"{row.threshold:g}", _percent(row.acceptance), *losses)
         yield f"| {' | '.join(cells)} | {'yes' if row.certified else 'no'} | {level.speed} |"
     yield ""
+    if _too_few(levels):
+        return
     step, ended = aurocs(drafts, rule if rule != "p_ge" else "expected")
     told = [
         f"{area:.3f} for {what}" for area, what in ((step, "steps"), (ended, "trajectories")) if not math.isnan(area)
@@ -198,10 +219,8 @@ def _table(levels: Sequence[Level]) -> Iterator[str]:
     if told:
         yield f"How well it tells right from wrong (AUROC; 0.5 is a coin): {', '.join(told)}, {len(drafts)} drafts of these runs."
     yield "This holds for problems like these ones; thresholds were tested from the highest down until one failed."
-    if any(level.speed_up.too_few for level in levels):
-        yield f"Fewer than {stats.FEW} problems are too few to say anything of a speed-up: -."
     yield ""
 
 
 def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value + 0.0:.1f}"
+    return "-" if math.isnan(value) else f"{100 * value:z.1f}"

@@ -242,7 +242,7 @@ BENCHES = {
     "bench: fields": bench(BENCH + "fields = 1\n", "fields = 1"),
     "bench: columns": bench(BENCH + "[fields]\nanswer = [1]\n", "fields.answer[0] = 1"),
     "bench: no column": bench(BENCH + "[fields]\nanswer = []\n", "fields.answer", "not 0"),
-    "bench: too many choices": bench(BENCH + f"[fields]\nwrong = {list('abcdefghij')}\n", "fields.wrong", "not 10"),
+    "bench: too many choices": bench(BENCH + f"[fields]\nwrong = {list('abcdefghij')}\n", "fields.wrong", "9 columns"),
     "bench: policy": bench(BENCH + "policy = [1]\n", "policy = [1]"),
     "bench: setting of a type": bench(BENCH + "[policy]\nstep_tokens = '9'\n".replace("'", '"'), "step_tokens = '9'"),
     "bench: setting out of range": wrong(
