@@ -85,7 +85,7 @@ def check(role: Author, count: int) -> None:
     if not 1 <= count <= MOST_REPLICAS:
         raise UsageError(f"{option} {count}: must be from 1 to {MOST_REPLICAS}")
     if count > 1 and find_spec("sglang_router") is None:
-        raise UsageError(f"{option} {count} needs sglang-router: pip install '.[cluster]' in the checkout")
+        raise UsageError(f"{option} {count} needs sglang-router: pip install -e '.[cluster]' in your checkout")
 
 
 def machines(args: Mapping[Author, Sequence[str]]) -> int:

@@ -50,6 +50,8 @@ def _run(plan: Plan) -> list[str]:
         f"{problems} of {rows} problems, from {plan.rows.origin}; {plan.samples} of each, concurrency {plan.concurrency}, "
         f"seed {plan.seed}",
     ]
+    if plan.several:
+        lines.append("replicas: " + ", ".join(f"{count} of {role}" for role, count in plan.replicas.items()))
     lines += [f"{variant.method}: {_in_short(variant)}" for variant in plan.variants[:SHOWN]]
     if more := len(plan.variants) - SHOWN:
         lines += [f"and {more} more" if more > 0 else ""]

@@ -268,7 +268,7 @@ def test_attention_by_card(capability: tuple[int, int] | None, backend: str | No
 def test_cards_by_name() -> None:
     assert named("2x80") == [Gpu(name="GPU", memory_gb=80)] * 2
     assert named("1xh100-79.6")[0].capability == (9, 0)
-    for wrong in ("", "80", "0x80", "x80", "2x", "65x80", "2x0", "-1x80", "2x8e9", "2x80 ", "２x80"):
+    for wrong in ("", "80", "0x80", "x80", "2x", "65x80", "2x0", "-1x80", "2x8e9", "２x80"):
         with pytest.raises(UsageError, match="--gpus"):
             named(wrong)
     with pytest.raises(UsageError, match="no card named Z9"):
