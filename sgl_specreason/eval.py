@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     "methods",
     multiple=True,
     metavar="NAME",
-    help="specreason, base, small, or the controls random and always; repeatable. Several run on the same engines, "
+    help="specreason, base, small, the controls random and always, or base+decode and specreason+decode, with token-level "
+    "speculation of base; repeatable. Several run on the same engines, "
     "problem by problem, or one after the other above concurrency 1.  [default: base, small, specreason]",
 )
 @options.models("; auto picks by the GPUs found and says why.  [default: auto; demo for --bench demo]")
@@ -82,9 +83,7 @@ def main(**given: Any) -> None:
     with interruptible("the run") as interruption:
         plan = _plan(given)
         if given["dry_run"]:
-            from sgl_specreason.plan.dry_run import describe
-
-            click.echo(describe(plan, given["out"], verbose=given["verbose"], notes=_notes(plan)), nl=False)
+            click.echo(_described(plan, given), nl=False)
             return
         from sgl_specreason.run.session import Session
 
@@ -109,6 +108,16 @@ def _plan(given: dict[str, Any]) -> "Plan":
     plan = resolve(Options(**asked | options.policy_of(given)))
     check_writable(given["out"])
     return plan
+
+
+def _described(plan: "Plan", given: dict[str, Any]) -> str:
+    """The plan in words; running servers are asked what they serve, as a run would."""
+    from sgl_specreason.plan.dry_run import describe
+    from sgl_specreason.run import evaluate, serving
+
+    plan, attached = serving.attached(plan, options.access_of(given), say)
+    chats = evaluate.checked(plan, attached, say) if attached else None
+    return describe(plan, given["out"], chats=chats, verbose=given["verbose"], notes=_notes(plan))
 
 
 def _notes(plan: "Plan") -> list[str]:

@@ -6,19 +6,18 @@ Example: python -m sgl_specreason.replay --synthetic --acceptance 0.4,0.6,0.8 --
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from msgspec.structs import asdict
 
 from sgl_specreason import options
-from sgl_specreason.command import Command, carry_out, interruptible
+from sgl_specreason.command import Command, carry_out, interruptible, say
 from sgl_specreason.errors import UsageError
 
 if TYPE_CHECKING:
     from sgl_specreason.method.policy import Method
-    from sgl_specreason.plan.plan import Variant
+    from sgl_specreason.plan.plan import Plan, Variant
     from sgl_specreason.replays.session import ReplayPlan
     from sgl_specreason.replays.trace import Trace
 
@@ -99,7 +98,7 @@ def main(**given: Any) -> None:
         plan = resolved(given)
         check_writable(given["out"])
         if given["dry_run"]:
-            click.echo(_described(plan, given["out"]), nl=False)
+            click.echo(_described(plan, given), nl=False)
             return
         carry_out(
             plan, ReplaySession, interruption, out=given["out"], resume=given["resume"], access=options.access_of(given)
@@ -202,19 +201,18 @@ def _variants(
     return tuple(found)
 
 
-def _described(plan: "ReplayPlan", out: Path) -> str:
+def _described(plan: "Plan", given: dict[str, Any]) -> str:
     """The plan for a person to read. Loads tokenizers only; raises UsageError as the replay would."""
-    from sgl_specreason.plan import dry_run, limits
-    from sgl_specreason.replays.session import ReplaySession
-    from sgl_specreason.text.chat import load_chats
+    from sgl_specreason.plan import dry_run
+    from sgl_specreason.replays.session import ReplayPlan, ReplaySession
+    from sgl_specreason.run import evaluate, serving
 
-    if plan.specs:
-        chats = load_chats(plan.tokenizer_places, plan.think_tags, trust_remote_code=plan.trust_remote_code)
-        ReplaySession.check(plan, chats, limits.configured(plan.specs))
-        limits.check_sizes(plan.specs)
+    plan, attached = serving.attached(plan, options.access_of(given), say)
+    evaluate.checked(plan, attached, say, ReplaySession)
+    assert isinstance(plan, ReplayPlan)
     lines = [f"{key}: {value}" for key, value in plan.trace.statistics().items()]
     lines += [f"{role}: {model}" for role, model in plan.models.items() if model]
-    lines.append(f"folder: {out / plan.name(plan.variants)}")
+    lines.append(f"folder: {given['out'] / plan.name(plan.variants)}")
     return "\n".join([dry_run.section("replay", "\n".join(lines)), *dry_run.memory(plan), dry_run.engines(plan)])
 
 

@@ -15,21 +15,29 @@ from sgl_specreason.method.trajectory import Texts
 from sgl_specreason.plan import limits
 from sgl_specreason.plan.benches import Row
 from sgl_specreason.plan.plan import Plan, Variant
-from sgl_specreason.text.chat import load_chats
+from sgl_specreason.text.chat import ChatFormat, load_chats
+from sgl_specreason.text.steps import Author
 from sgl_specreason.words import counted
 
 WITHHELD = "[withheld: no text of this bench is to be written anywhere]"
 
 
-def describe(plan: Plan, out: Path, *, verbose: bool = False, notes: Sequence[str] = ()) -> str:
-    """The plan for a person to read, with these notes; `verbose`: all settings, too.
+def describe(
+    plan: Plan,
+    out: Path,
+    *,
+    chats: dict[Author, ChatFormat] | None = None,
+    verbose: bool = False,
+    notes: Sequence[str] = (),
+) -> str:
+    """The plan for a person to read, with these notes; `verbose`: all settings, too. `chats` are those of running servers.
 
     Loads tokenizers only; starts and writes nothing. Raises UsageError as a run would.
     """
     row = plan.problems[0]
     if plan.bench.private:
         row = replace(row, problem=WITHHELD, choices=row.choices and WITHHELD)
-    prompts = _prompts(plan, row)
+    prompts = _prompts(plan, row, chats)
     sections = [
         section("run", "\n".join([*_run(plan), f"folder: {out / plan.name(plan.variants)}"])),
         *memory(plan, notes),
@@ -102,7 +110,7 @@ def engines(plan: Plan) -> str:
 def commands(plan: Plan) -> list[str]:
     """What is started, in order, for a person to read: base once for the methods without speculation, and once for the others."""
     if not plan.specs:
-        return ["none: running servers are used"]
+        return ["none is started: " + ", ".join(f"{role} serves {model}" for role, model in plan.models.items())]
     lines = []
     for role in ROLES:
         stages = [False] if role == "small" else list(plan.stages)
@@ -114,19 +122,18 @@ def commands(plan: Plan) -> list[str]:
     return lines
 
 
-def _prompts(plan: Plan, row: Row) -> list[str]:
-    if not plan.specs:
-        return [section("prompts", "rendered with the running servers' own tokenizers")]
+def _prompts(plan: Plan, row: Row, served: dict[Author, ChatFormat] | None) -> list[str]:
     try:
-        chats = load_chats(plan.tokenizer_places, plan.think_tags, trust_remote_code=plan.trust_remote_code)
+        chats = served or load_chats(plan.tokenizer_places, plan.think_tags, trust_remote_code=plan.trust_remote_code)
     except UsageError as error:
         if not plan.elsewhere:
             raise
         limits.check_budgets(plan)
         return [section("prompts", f"not rendered, nor checked against the engines' room: {error}")]
-    limits.check_models(plan, chats)
-    limits.check(plan, chats, limits.configured(plan.specs))
-    limits.check_sizes(plan.specs)
+    if not served:
+        limits.check_models(plan, chats)
+        limits.check(plan, chats, limits.configured(plan.specs))
+        limits.check_sizes(plan.specs)
     texts = plan.texts(row, chats)
     return [
         *(section(f"prompt of problem {row.id}, {role}", text) for role, text in texts.prompts.items()),

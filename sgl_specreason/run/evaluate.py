@@ -52,8 +52,7 @@ def run(
     """
     plan, attached = serving.attached(plan, access, say)
     plan, rates = settled(plan, resume)
-    chats = load_chats(plan.tokenizer_places, plan.think_tags, trust_remote_code=plan.trust_remote_code, day=plan.day)
-    _check(plan, chats, attached, kind, say)
+    chats = checked(plan, attached, say, kind)
     top, folders = folders_of(plan, out, resume)
     for words in filter(None, [plan.why, *limits.crowding(plan, limits.caches(plan.specs)), *limits.cut_short(plan)]):
         say(words)
@@ -84,8 +83,17 @@ def _unfinished(plan: Plan, runs: dict[Variant, RunFolder]) -> dict[bool, tuple[
     return {key: variants for key, variants in plan.stages.items() if not missing.isdisjoint(variants)}
 
 
+def checked(plan: Plan, attached: Engines, say: Say, kind: type[Session] = Session) -> Chats:
+    """The models' chat formats. Raises UsageError where the plan does not fit its models, or the servers that run already.
+
+    What fits badly is said.
+    """
+    chats = load_chats(plan.tokenizer_places, plan.think_tags, trust_remote_code=plan.trust_remote_code, day=plan.day)
+    _check(plan, chats, attached, kind, say)
+    return chats
+
+
 def _check(plan: Plan, chats: Chats, attached: Engines, kind: type[Session], say: Say) -> None:
-    """Raises UsageError where the plan does not fit its models, or the servers that run already; says what fits badly."""
     if not attached:
         limits.check_models(plan, chats)
         kind.check(plan, chats, limits.configured(plan.specs))

@@ -4,18 +4,23 @@ import json
 import re
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from checkout import ROOT
+from click.testing import CliRunner
 from command_line import invoke
+from fake_engine import FakeEngine
 
+from sgl_specreason import replay
 from sgl_specreason.plan import limits
 from sgl_specreason.plan.catalog import BUNDLED, load_pair
 from sgl_specreason.plan.options import Options
 from sgl_specreason.plan.resolve import resolve
 from sgl_specreason.text import hub
 
+NOWHERE = "http://127.0.0.1:9"
 ALL = [word for method in ("base", "specreason", "base+decode", "specreason+decode") for word in ("--method", method)]
 
 
@@ -237,3 +242,29 @@ def test_a_misspelt_folder_is_told_as_such(tmp_path: Path) -> None:
 def test_a_pair_that_ships_has_no_arguments_that_must_be_checked() -> None:
     """The parser costs seconds: only who writes arguments pays for it."""
     assert not load_pair("qwen3-8b+qwen3-0.6b").args
+
+
+def test_running_servers_are_asked_what_they_are(fake_engine: Callable[..., FakeEngine]) -> None:
+    """A dry run took any address for good, and showed no prompt."""
+    assert "no SGLang server answers there" in refused("--base-url", NOWHERE, "--small-url", NOWHERE)
+    engine = fake_engine(lambda *_: "")
+    urls = ("--base-url", engine.url, "--small-url", engine.url)
+    models = ("--base-model", str(BUNDLED / "base"), "--small-model", str(BUNDLED / "small"))
+    text = planned(*urls, *models)
+    assert "none is started: " in text
+    assert "0 + 1?" in text
+    engine.info = {"max_req_input_len": 1000, "max_total_num_tokens": 1000}
+    assert "which holds 1000" in refused(*urls, *models)
+    engine.info = {"max_req_input_len": 20000, "max_total_num_tokens": 20000}
+    done = invoke("eval", "--bench", "math500", "--dry-run", *urls, *models)
+    assert "--concurrency 16: the caches have room for 2 trajectories" in done.stderr
+
+
+def test_a_replay_shows_its_plan_and_refuses_what_does_not_fit() -> None:
+    words = ("--synthetic", "--acceptance", "0.6", "--dry-run")
+    text = CliRunner().invoke(replay.main, words, catch_exceptions=False).stdout
+    assert "room for 195 trajectories" in text
+    assert len(starts(text)) == 2
+    done = CliRunner().invoke(replay.main, [*words, "--thinking-tokens", "200000"], catch_exceptions=False)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "may need 198000 tokens" in done.stderr
