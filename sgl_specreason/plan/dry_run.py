@@ -14,7 +14,7 @@ from sgl_specreason.method.policy import Policy, is_alone
 from sgl_specreason.method.trajectory import Texts
 from sgl_specreason.plan import limits
 from sgl_specreason.plan.benches import Row
-from sgl_specreason.plan.plan import Plan, Variant
+from sgl_specreason.plan.plan import Plan
 from sgl_specreason.text.chat import ChatFormat, load_chats
 from sgl_specreason.text.steps import Author
 from sgl_specreason.words import counted
@@ -60,28 +60,28 @@ def _run(plan: Plan) -> list[str]:
     ]
     if plan.several:
         lines.append("replicas: " + ", ".join(f"{count} of {role}" for role, count in plan.replicas.items()))
-    lines += [f"{variant.method}: {_in_short(variant)}" for variant in plan.variants[:SHOWN]]
-    if more := len(plan.variants) - SHOWN:
-        lines += [f"and {more} more" if more > 0 else ""]
-    return list(filter(None, lines))
+    for method in dict.fromkeys(variant.method for variant in plan.variants):
+        policies = [variant.policy for variant in plan.variants if variant.method == method]
+        lines.append(f"{method}: {_in_short(policies, alone=is_alone(method))}")
+    return lines
 
 
-SHOWN = 12
-"""So many methods and settings are listed."""
+MATTER = ("budget_tokens", "answer_tokens", "temperature", "top_p", "judge", "score_rule", "threshold")
+OF_ALONE = MATTER[:4]
 
 
-def _in_short(variant: Variant) -> str:
-    """The settings that matter most, and those that are not at their defaults."""
-    policy, default = variant.policy, Policy()
-    words = [f"budget {policy.budget_tokens}, answer {policy.answer_tokens}"]
-    words.append(f"temperature {policy.temperature:g}, top_p {policy.top_p:g}")
-    if not is_alone(variant.method):
-        words.append(f"judge {policy.judge}, rule {policy.score_rule}, threshold {policy.threshold:g}")
-    told = {"budget_tokens", "answer_tokens", "temperature", "top_p", "judge", "score_rule", "threshold"}
-    for name, value in structs.asdict(policy).items():
-        if name not in told and value != getattr(default, name):
-            words.append(f"{name} {value}")
-    return ", ".join(words)
+def _in_short(policies: Sequence[Policy], *, alone: bool) -> str:
+    """The settings that matter most, and those not at their defaults; of several policies what differs has all its values."""
+    default = structs.asdict(Policy())
+    tables = [structs.asdict(policy) for policy in policies]
+    words = []
+    for name in dict.fromkeys((*MATTER, *default)):
+        values = list(dict.fromkeys(table[name] for table in tables))
+        if len(values) > 1 or values[0] != default[name] or name in (OF_ALONE if alone else MATTER):
+            shown = " | ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+            words.append(f"{name} {shown}")
+    runs = f"{len(policies)} runs, " if len(policies) > 1 else ""
+    return runs + ", ".join(words)
 
 
 def memory(plan: Plan, notes: Sequence[str] = ()) -> list[str]:
