@@ -22,6 +22,8 @@ from sgl_specreason.words import counted
 
 plt.style.use(Path(__file__).with_name("specreason.mplstyle"))
 
+TOO_FEW = f"fewer than {stats.FEW} problems: too few to say anything"
+
 # Methods have one colour and one mark in every figure; what has neither takes the next of the cycle.
 COLOURS = {
     "base": "#000000",
@@ -87,7 +89,7 @@ def conditions(runs: Sequence[Run]) -> str:
         f"judge prompt {about.prompts.get('judge', UNKNOWN)[:8]}",
     ]
     if first.n < stats.FEW:
-        words.append(f"fewer than {stats.FEW} problems: too few to say anything")
+        words.append(TOO_FEW)
     if failed:
         words.append(f"{failed} failed")
     if any(run.summary.partial for run in runs):
@@ -100,6 +102,11 @@ def caption(figure: Figure, runs: Sequence[Run], *more: str) -> None:
     width = max(40, int(figure.get_figwidth() * 20))
     text = "\n".join(textwrap.wrap("; ".join([conditions(runs), *more]) + ".", width))
     figure.supxlabel(text, fontsize=7, color="#444444", x=0.02, ha="left")
+
+
+def bars(runs: Sequence[Run]) -> list[str]:
+    """What bars of accuracies are; one problem has none."""
+    return ["bars: 95 % intervals"] if any(run.summary.n > 1 for run in runs) else []
 
 
 def save(figure: Figure, out: Path) -> list[Path]:
