@@ -9,6 +9,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test test-fast bench clients faults lint load clean
 
 $(READY): pyproject.toml constraints.txt
+	@test "$$(uname -s)" = Linux || { echo "Linux only: SGLang has no packages for $$(uname -s)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || { echo "making the virtual environment $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@tools/install.sh $(BIN)/python -c constraints.txt -e '.[dev]'

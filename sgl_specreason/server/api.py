@@ -48,6 +48,7 @@ def served(pair: Pair, name: str, effort_thresholds: Mapping[str, float]) -> Ser
         policy=pair.policy,
         aliases=frozenset({"", "default", base, pair.engines["base"].model}),
         effort_thresholds=effort_thresholds,
+        min_p_fails="" if pair.takes_min_p else "the engines run with --enable-deterministic-inference",
     )
 
 

@@ -478,7 +478,7 @@ def test_wrong_numbers_of_replicas_are_refused_in_one_line(words: list[str], sai
 
 def test_without_the_router_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicas, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=re.escape("pip install 'sgl-specreason[cluster]'")):
+    with pytest.raises(UsageError, match=re.escape("pip install -e '.[cluster]'")):
         resolve(Options(bench="demo", base_replicas=2, policy={}))
 
 
@@ -488,7 +488,7 @@ def test_a_dry_run_shows_every_replica_the_router_and_other_machines(tmp_path: P
     assert result.exit_code == 0, result.output
     assert result.stdout.count("-m sglang.launch_server") == 3
     assert result.stdout.count("-m sglang_router.launch_router") == 1
-    assert '"replicas": {' in result.stdout
+    assert "replicas: 1 of small, 2 of base" in result.stdout
     wide = replicas.spread(spec("--tp-size", "16", "--nnodes", "2", "--dist-init-addr", "a:5000"), 1, 8)
     first, second = replicas.commands(wide)
     assert "--node-rank" not in first
