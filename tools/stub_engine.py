@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
+import uvloop
 from options import Parser, at_least
 
 STEPS = 4096
@@ -290,13 +291,7 @@ def main() -> None:
     parser.add_argument("--token-ms", type=at_least(0, float), default=0, help="how long a token takes")
     options = parser.parse_args()
     said = replies(options.vocabulary, options.step_tokens, options.model, options.rejected)
-    try:
-        import uvloop
-
-        run: Any = uvloop.run
-    except ImportError:
-        run = asyncio.run
-    run(serve(said, options.token_ms / 1e3))
+    uvloop.run(serve(said, options.token_ms / 1e3))
 
 
 if __name__ == "__main__":
