@@ -35,6 +35,8 @@ PATIENCE_S, REQUEST_TIMEOUT_S = 30.0, 1800.0
 BREAK_OFF_S = 2.0
 """After this a request that an abort has not ended loses its connection."""
 Messages = Sequence[Mapping[str, object]]
+TOTAL: Any = Positive | None
+SEED: Any = int | None
 
 
 def _said(line: str) -> None:
@@ -195,7 +197,7 @@ class SpecReason:
         if method not in ASKED:
             raise UsageError(f"no method named {method!r} here{nearest(str(method), ASKED)}")
         policy = structs.replace(self.pair.policy, **_checked(settings))
-        max_tokens, seed = typed(max_tokens, Positive | None, "max_tokens"), typed(seed, int | None, "seed")
+        max_tokens, seed = typed(max_tokens, TOTAL, "max_tokens"), typed(seed, SEED, "seed")
         stops = (stop,) if isinstance(stop, str) else tuple(typed(stop, list[str], "stop"))
         if "" in stops:
             raise UsageError("stop = '': wants at least 1 character")
