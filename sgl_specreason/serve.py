@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sgl_specreason import options
-from sgl_specreason.command import Command, say
+from sgl_specreason.command import Command, fail, say
 from sgl_specreason.errors import UsageError
 
 if TYPE_CHECKING:
@@ -107,6 +107,13 @@ SECONDS = click.FloatRange(0.01, 86400)
     help="A page that may ask; repeatable.",
 )
 @click.option("--instruction", type=options.PATH, metavar="FILE", help="A text that is put after each question.")
+@click.option(
+    "--record",
+    type=options.PATH,
+    metavar="DIR",
+    help="Write each trajectory there as a run folder does, questions and replies in plain text, for `report` and the plots.  "
+    "[default: nothing is stored]",
+)
 @click.option("--metrics/--no-metrics", default=True, show_default=True, help="Numbers for Prometheus at /metrics.")
 @options.dry_run("the engines' commands and the settings")
 def main(**given: Any) -> None:
@@ -133,6 +140,12 @@ def main(**given: Any) -> None:
         return
     from sgl_specreason.server.process import Process, listening
 
+    record: Path | None = given["record"]
+    if record is not None:
+        from sgl_specreason.results.folder import check_writable
+
+        check_writable(record, "--record")
+        say(f"RECORDING: all questions and replies are stored in plain text in {record}")
     listener = listening(given["host"], given["port"])
 
     def opened() -> "SpecReason":
@@ -146,14 +159,23 @@ def main(**given: Any) -> None:
         from sgl_specreason.server.api import Api, served
         from sgl_specreason.server.watch import Watch
 
-        api = Api(
-            house, served(house.pair, given["served_model_name"], thresholds), Watch(house.pair.engines), settings
-        )
-        host = f"[{given['host']}]" if ":" in given["host"] else given["host"]
-        say(f"ready: http://{host}:{given['port']}/v1, and a page at http://{host}:{given['port']}/")
-        return api
+        watch = Watch(house.pair.engines, access.patience_s)
+        return Api(house, served(house.pair, given["served_model_name"], thresholds), watch, settings)
 
-    Process(listener=listener, open_house=opened, make=made, say=say, drain_s=given["drain"]).run()
+    host = f"[{given['host']}]" if ":" in given["host"] else given["host"]
+    process = Process(
+        listener=listener,
+        open_house=opened,
+        make=made,
+        say=say,
+        ready=f"ready: http://{host}:{given['port']}/v1, and a page at http://{host}:{given['port']}/",
+        drain_s=given["drain"],
+        write_timeout_s=given["write_timeout"],
+    )
+    try:
+        process.run()
+    except KeyboardInterrupt:
+        fail("interrupted before the server was ready; nothing is left running", process.code)
 
 
 def _options(given: dict[str, Any]) -> "Options":
@@ -177,7 +199,6 @@ def _settings(given: dict[str, Any]) -> "Settings":
         most_bytes=given["max_body"],
         keep_alive_s=given["keep_alive"],
         interval_s=given["stream_interval"],
-        write_timeout_s=given["write_timeout"],
         patience=Patience(queue_s=given["queue_timeout"], deadline_s=given["deadline"]),
         thought_names=FIELDS[given["reasoning_field"]],
         cors_origins=given["cors_origins"],

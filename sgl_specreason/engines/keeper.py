@@ -138,6 +138,7 @@ class Keeper:
             _end(process)
             died = f"the {self.spec.title} died (code {code})"
             if attempt == self.restarts:
+                self.say(_obituary(self.spec, self._url, self.log, "is not started again"))  # the log may go with us
                 self.health.gone = f"{died} after {self.restarts} restarts; its log: {self.log}"
                 return
             self.say(f"{died}; starting it again ({attempt + 1} of at most {self.restarts}); its log: {self.log}")

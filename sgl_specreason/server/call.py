@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -35,8 +36,6 @@ PATIENCE_S, REQUEST_TIMEOUT_S = 30.0, 1800.0
 BREAK_OFF_S = 2.0
 """After this a request that an abort has not ended loses its connection."""
 Messages = Sequence[Mapping[str, object]]
-TOTAL: Any = Positive | None
-SEED: Any = int | None
 
 
 def _said(line: str) -> None:
@@ -51,6 +50,7 @@ class SpecReason:
 
     def __init__(self, pair: Pair, desk: Desk, ends: ExitStack) -> None:
         self.pair, self.desk = pair, desk
+        self.renderer = ThreadPoolExecutor(1, "prompts")  # one, or questions would overtake each other
         self._ends = ends
 
     @classmethod
@@ -197,7 +197,10 @@ class SpecReason:
         if method not in ASKED:
             raise UsageError(f"no method named {method!r} here{nearest(str(method), ASKED)}")
         policy = structs.replace(self.pair.policy, **_checked(settings))
-        max_tokens, seed = typed(max_tokens, TOTAL, "max_tokens"), typed(seed, SEED, "seed")
+        if max_tokens is not None:
+            typed(max_tokens, Positive, "max_tokens")
+        if seed is not None:
+            typed(seed, int, "seed")
         stops = (stop,) if isinstance(stop, str) else tuple(typed(stop, list[str], "stop"))
         if "" in stops:
             raise UsageError("stop = '': wants at least 1 character")
@@ -252,6 +255,7 @@ class SpecReason:
 
     def close(self) -> None:
         """Ends everything that is under way, and the engines that were started."""
+        self.renderer.shutdown(wait=False, cancel_futures=True)
         self._ends.close()
 
     def __enter__(self) -> Self:

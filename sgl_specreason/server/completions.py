@@ -22,6 +22,7 @@ from sgl_specreason.server.ask import Ask, Served, read
 from sgl_specreason.server.call import SpecReason
 from sgl_specreason.server.guard import Receive, Scope, Send, body_of, refused
 from sgl_specreason.server.metrics import Metrics
+from sgl_specreason.server.record import Recorder
 from sgl_specreason.server.refusal import Refusal, internal, invalid
 from sgl_specreason.server.reply import FIELDS, Format
 from sgl_specreason.server.stream import Stream
@@ -42,7 +43,6 @@ class Settings:
     most_bytes: int = 8_000_000
     keep_alive_s: float = 10.0
     interval_s: float = 0.05
-    write_timeout_s: float = 300.0
     patience: Patience = field(default_factory=Patience)
     thought_names: tuple[str, ...] = FIELDS["reasoning_content"]
     cors_origins: tuple[str, ...] = ()
@@ -57,6 +57,7 @@ class Serving(Protocol):
     served: Served
     settings: Settings
     metrics: Metrics
+    recorder: Recorder | None
     under_way: set[Answering]
 
     def refusal_now(self) -> Refusal | None:
@@ -99,7 +100,7 @@ class Completions:
         api = self._api
         if ask.ignored:
             log.info("request %s: fields that mean nothing here: %s", id, ", ".join(ask.ignored))
-        answering = Answering(api.house, api.metrics, heard=ask.stream)
+        answering = Answering(api.house, api.metrics, heard=ask.stream, name=id, recorder=api.recorder)
         gone = asyncio.ensure_future(_gone(receive))
         api.under_way.add(answering)
         format = Format(
@@ -131,6 +132,7 @@ class Completions:
             if told is None:
                 return GONE.status
             if isinstance(told.event, Refusal):
+                answering.end(told.event)  # its other choices, too
                 raise told.event
         body = orjson.dumps(format.whole([answering.replies[index] for index in sorted(answering.replies)]))
         await Response(body, headers=dict(headers), media_type="application/json")(scope, receive, send)
@@ -161,10 +163,7 @@ class Completions:
         pieces = stream.pieces()
         while (piece := await _unless(gone, anext(pieces, b""))) is not None:
             message = {"type": "http.response.body", "body": piece, "more_body": bool(piece)}
-            try:
-                await asyncio.wait_for(send(message), settings.write_timeout_s)
-            except TimeoutError:
-                return GONE.status
+            await send(message)
             if not piece:
                 return 200
         return GONE.status

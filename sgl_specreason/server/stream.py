@@ -53,6 +53,7 @@ class Stream:
                 yield _event(chunk | self._usage_so_far())
             sent_s = time.monotonic()
             if failed is not None:
+                self._answering.end(failed)
                 yield _event(failed.body)
                 yield DONE
                 return

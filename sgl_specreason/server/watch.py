@@ -9,14 +9,16 @@ from sgl_specreason.text.steps import Author
 
 EVERY_S, TIMEOUT_S = 1.0, 5.0
 PATIENCE_S = 30.0
-"""An engine that has been away for longer is not waited for by new questions."""
 
 
 class Watch:
-    """Looks at each engine once a second, in a thread of its own. `ready` says whether all answer now."""
+    """Looks at each engine once a second, in a thread of its own. `ready` says whether all answer now.
 
-    def __init__(self, engines: dict[Author, Engine]) -> None:
-        self._engines = engines
+    New questions do not wait for one that has been away for longer than `patience_s`.
+    """
+
+    def __init__(self, engines: dict[Author, Engine], patience_s: float = PATIENCE_S) -> None:
+        self._engines, self._patience_s = engines, patience_s
         self._down_since: dict[Author, float] = {}
         self._over = threading.Event()
         for role in engines:
@@ -32,7 +34,7 @@ class Watch:
     @property
     def is_away(self) -> bool:
         """Whether one has been away for so long that new questions should not wait for it."""
-        return any(time.monotonic() - since > PATIENCE_S for since in list(self._down_since.values()))
+        return any(time.monotonic() - since > self._patience_s for since in list(self._down_since.values()))
 
     @property
     def lost(self) -> str | None:
