@@ -192,21 +192,22 @@ class Talk:
             steps=tuple(self.speech.steps),
             finish="length" if cut or t.answer_finish != "stop" else "stop",
             thought_ended_by=t.stop_reason,
-            account=account(t, ticket, self.asked.prompt_tokens),
+            account=account(t, ticket, self.asked),
             policy=t.policy,
             matched_stop=t.matched_stop,
         )
 
 
-def account(t: Trajectory, ticket: Ticket, prompt_tokens: int) -> Account:
+def account(t: Trajectory, ticket: Ticket, asked: Prepared) -> Account:
     """What a trajectory has taken so far."""
     record = t.record()
     own = [call.account for call in t.calls]
-    first = next((call for call in own if call.prompt_tokens), None)
+    answerers = [call for call in own if call.engine == asked.question.roles[0] and call.prompt_tokens]
+    first = min(answerers, key=lambda call: call.start_s, default=None)
     seconds = {role: sum(call.seconds for call in own if call.engine == role) for role in ("base", "small")}
     return Account(
-        prompt_tokens=prompt_tokens,
-        cached_tokens=min(first.cached_tokens, prompt_tokens) if first else 0,
+        prompt_tokens=asked.prompt_tokens,
+        cached_tokens=min(first.cached_tokens, asked.prompt_tokens) if first else 0,
         thinking_tokens=t.tokens_kept,
         answer_tokens=record["answer_tokens"],
         tokens_base=record["tokens_base"],
