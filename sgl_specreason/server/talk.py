@@ -21,7 +21,7 @@ from sgl_specreason.server.desk import Ticket
 from sgl_specreason.server.events import Account, End, Event, Reply
 from sgl_specreason.server.fit import Fitted, Size, fitted
 from sgl_specreason.server.pair import Pair
-from sgl_specreason.server.refusal import internal
+from sgl_specreason.server.refusal import internal, unsupported_parameter
 from sgl_specreason.server.speech import Speech
 from sgl_specreason.text.conversation import Message
 from sgl_specreason.text.steps import BLANK_LINE, Author
@@ -75,6 +75,8 @@ class Prepared:
 def prepared(question: Question, pair: Pair) -> Prepared:
     """Renders a question for its models. Raises UsageError for a conversation that a chat template does not take, and Refusal
     for one that is too long."""
+    if question.stop and question.thinking and not pair.chats["base"].think_end:
+        raise unsupported_parameter("stop", "these models have no think tags, and a stop is for what follows a thought")
     chats = {role: pair.chats[role] for role in question.roles}
     openings = {
         role: chat.opening(question.messages, thinking=question.thinking, options=question.template)
