@@ -51,6 +51,7 @@ class SpecReason:
     def __init__(self, pair: Pair, desk: Desk, ends: ExitStack) -> None:
         self.pair, self.desk = pair, desk
         self.renderer = ThreadPoolExecutor(1, "prompts")  # one, or questions would overtake each other
+        ends.callback(self.renderer.shutdown, wait=False, cancel_futures=True)
         self._ends = ends
 
     @classmethod
@@ -255,7 +256,6 @@ class SpecReason:
 
     def close(self) -> None:
         """Ends everything that is under way, and the engines that were started."""
-        self.renderer.shutdown(wait=False, cancel_futures=True)
         self._ends.close()
 
     def __enter__(self) -> Self:
