@@ -71,6 +71,8 @@ class Answering:
             asked = await asyncio.to_thread(self._house.prepare, questions[0])
         except UsageError as error:
             raise invalid(str(error), param="messages") from None
+        if self._why is not None:  # it was ended before it had begun
+            raise self._why
         talks = [
             Talk(
                 replace(asked, question=question),
