@@ -59,7 +59,8 @@ class FakeEngine:
 
     The script returns the text that the model would go on writing (stops, the token limit and "\\x03" as end of sequence
     are applied here), log-probabilities for a `select`, or a Raw reply. `refusals` is how many requests for anything else it
-    refuses first, `info` what it says of itself besides its model.
+    refuses first, `info` what it says of itself besides its model. With `break_after` the next answer that is streamed breaks off
+    after so many characters.
     """
 
     def __init__(self, script: Script) -> None:
@@ -68,6 +69,7 @@ class FakeEngine:
         self.refusals, self.refusal = 0, 400
         self.flushes = 0
         self.pace, self.pause_s = 3, 0.0
+        self.break_after: int | None = None
         self.info: Payload = {}
         self.aborts: list[str] = []
         self.running: set[str] = set()  # requests that are being written, by name
@@ -132,6 +134,10 @@ class FakeEngine:
                 for end in range(engine.pace, len(text), engine.pace):
                     meta = content["meta_info"] | {"finish_reason": None, "completion_tokens": end}
                     self._event({"text": text[:end], "output_ids": ids[:end], "meta_info": meta})
+                    if engine.break_after is not None and end >= engine.break_after:
+                        engine.break_after = None
+                        self.close_connection = True
+                        return
                     time.sleep(engine.pause_s)
                 self._event(content)
                 self._chunk(b"data: [DONE]\n\n")

@@ -56,7 +56,7 @@ class Story:
             step = thought.removesuffix("\n\n").rpartition("\n\n")[2]
             return digits(2 if self.bad in step else 9)
         if "</think>" in thought:
-            return self.answer
+            return self.answer.removeprefix(thought.partition("</think>")[2])
         steps = self.small if role == "small" else self.base
         return "".join(steps[min(thought.count("\n\n"), len(steps) - 1) :])
 

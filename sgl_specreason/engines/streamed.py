@@ -22,28 +22,41 @@ class Streamed:
         self._hear, self._incremental = hear, incremental
 
     def read(self, chunks: Iterable[bytes]) -> bytes:
-        """The answer as it would have come in one piece. Raises ProtocolError for one that breaks off or holds no events."""
+        """The answer as it would have come in one piece. Raises ProtocolError for one that breaks off."""
         text, ids, answer = "", list[int](), dict[str, Any]()
         for line in _lines(chunks):
             if not line.startswith(EVENT):
                 continue
             data = line[len(EVENT) :].strip()
-            if data == DONE:
+            if data == DONE and answer:
                 return orjson.dumps(answer)
-            try:
-                event = orjson.loads(data)
-                if "error" in event:
-                    return bytes(data)
-                new, new_ids, meta = event["text"], event.get("output_ids") or [], event["meta_info"]
-                text = text + new if self._incremental else new
-                ids = [*ids, *new_ids] if self._incremental else new_ids
-                answer = event | {"text": text, "output_ids": ids}
-                is_last = meta.get("finish_reason") is not None
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
-                raise ProtocolError(f"no event of a stream: {type(error).__name__}: {bytes(data[:100])!r}") from None
-            if not is_last:
+            event = _event(data)
+            if "error" in event:
+                return bytes(data)
+            text = text + event["text"] if self._incremental else event["text"]
+            new = event.get("output_ids") or []
+            if self._incremental:
+                ids += new
+            else:
+                ids = new
+            answer = event | {"text": text, "output_ids": ids}
+            if event["meta_info"].get("finish_reason") is None:
                 self._hear(text)
         raise ProtocolError("the stream broke off")
+
+
+def _event(data: bytes) -> dict[str, Any]:
+    """A part of an answer, or its error. Raises ProtocolError for what is neither."""
+    try:
+        event = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise ProtocolError(f"not JSON: {error}") from None
+    if isinstance(event, dict):
+        if "error" in event:
+            return event
+        if isinstance(event.get("text"), str) and isinstance(event.get("meta_info"), dict):
+            return event
+    raise ProtocolError("what came is no part of an answer")
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterable[bytes]:

@@ -71,7 +71,7 @@ class Answering:
             asked = await asyncio.to_thread(self._house.prepare, questions[0])
         except UsageError as error:
             raise invalid(str(error), param="messages") from None
-        if self._why is not None:  # it was ended before it had begun
+        if self._why is not None:  # the server has ended meanwhile
             raise self._why
         talks = [
             Talk(
@@ -103,15 +103,14 @@ class Answering:
         return told.event
 
     def end(self, why: Refusal) -> None:
-        """Ends what is not over yet; it fails with these words."""
+        """Ends what is not over yet; it fails with these words, or those of what has failed before."""
+        why = self._why = self._why or why
         for timer in self._timers:
             timer.cancel()
         for talk, ticket in self._talks:
-            if not talk.over:
-                if self._why is None:
-                    self._metrics.cancelled.labels(why.code or "").inc()
+            if not talk.over and not talk.control.cancelled.is_set():
+                self._metrics.cancelled.labels(why.code or "").inc()
                 self._house.end(talk, ticket, why.message)
-        self._why = self._why or why
 
     def _after(self, seconds: float, work: Callable[[], None]) -> None:
         self._timers.append(self._loop.call_later(seconds, work))
@@ -135,7 +134,10 @@ class Answering:
             self._metrics.ended(*self._talks[choice])
         if isinstance(event, End):
             self.replies[choice] = event.reply
-        self.told.put_nowait(Told(choice, self._refused(event) if isinstance(event, SpecReasonError) else event))
+        if isinstance(event, SpecReasonError):
+            event = self._refused(event)
+            self._why = self._why or event
+        self.told.put_nowait(Told(choice, event))
 
     def _refused(self, error: SpecReasonError) -> Refusal:
         """What a client is told of a failure."""

@@ -62,7 +62,6 @@ class Api:
         self._listing = Listing(
             names=served.names, roots=pair.plan.models, policy=served.policy, max_model_len=pair.max_model_len
         )
-        everything = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]
         app = Starlette(
             routes=[
                 Route("/v1/chat/completions", Completions(self), methods=["POST"]),
@@ -72,11 +71,11 @@ class Api:
                 Route("/ready", self._ready, methods=["GET"]),
                 Route("/metrics", self._metrics, methods=["GET"]),
                 Route("/", self._page, methods=["GET"]),
-                Route("/{path:path}", self._elsewhere, methods=everything),
             ],
-            exception_handlers={HTTPException: _not_allowed, Refusal: _refused, Exception: _failed},
+            exception_handlers={HTTPException: _not_there, Refusal: _refused, Exception: _failed},
             middleware=self._cors(),
         )
+        app.router.redirect_slashes = False
         self.app = Guard(app, key=settings.key, most_bytes=settings.most_bytes)
 
     def drain(self) -> None:
@@ -137,14 +136,11 @@ class Api:
         }
         return HTMLResponse(chat_page(), headers=safe)
 
-    async def _elsewhere(self, request: Request) -> Response:
-        raise unsupported_endpoint(f"{request.method} {request.url.path}")
 
-
-async def _not_allowed(request: Request, error: Exception) -> Response:
+async def _not_there(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "").split(", ")
+        allowed = sorted((error.headers or {}).get("Allow", "").split(", "))
         return refused(method_not_allowed(request.method, allowed))
     return refused(unsupported_endpoint(f"{request.method} {request.url.path}"))
 

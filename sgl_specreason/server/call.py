@@ -29,7 +29,7 @@ from sgl_specreason.server.fit import answer_share
 from sgl_specreason.server.pair import Pair, opened, planned
 from sgl_specreason.server.refusal import Refusal
 from sgl_specreason.server.talk import ASKED, Asked, Prepared, Question, Talk, prepared
-from sgl_specreason.typed import nearest
+from sgl_specreason.typed import Positive, nearest, typed
 
 MOST_PLACES, QUEUE = 256, 1024
 PATIENCE_S, REQUEST_TIMEOUT_S = 30.0, 1800.0
@@ -160,9 +160,15 @@ class SpecReason:
         return reply
 
     def stream(self, messages: Messages, **asked: Any) -> Iterator[Event]:
-        """The same as it comes: Thought, Step and Answer, and in the end End with the reply. Closing it ends the work."""
+        """The same as it comes: Thought, Step and Answer, and in the end End with the reply.
+
+        Begins when it is first read; closing it ends the work.
+        """
+        return self._events(self.prepare(self.question(messages, **asked)))
+
+    def _events(self, asked: Prepared) -> Iterator[Event]:
         events: queue.SimpleQueue[Event | SpecReasonError] = queue.SimpleQueue()
-        talk, ticket = self.begin(self.prepare(self.question(messages, **asked)), events.put, events.put, heard=True)
+        talk, ticket = self.begin(asked, events.put, events.put, heard=True)
         try:
             while True:
                 event = events.get()
@@ -190,23 +196,25 @@ class SpecReason:
         if method not in ASKED:
             raise UsageError(f"no method named {method!r} here{nearest(str(method), ASKED)}")
         policy = structs.replace(self.pair.policy, **_checked(settings))
-        if max_tokens is not None and max_tokens < 1:
-            raise UsageError(f"max_tokens = {max_tokens}: wants at least 1")
+        max_tokens, seed = typed(max_tokens, Positive | None, "max_tokens"), typed(seed, int | None, "seed")
+        stops = (stop,) if isinstance(stop, str) else tuple(typed(stop, list[str], "stop"))
+        if "" in stops:
+            raise UsageError("stop = '': wants at least 1 character")
         if max_tokens is not None and "budget_tokens" not in settings:
             policy = structs.replace(policy, budget_tokens=max(1, max_tokens - answer_share(policy, max_tokens)))
         try:
-            turns = read_messages([dict(message) for message in messages])
+            turns = read_messages(messages)
         except Refusal as refusal:
             raise UsageError(refusal.message) from None
         return Question(
             method=method,
-            thinking=thinking,
+            thinking=typed(thinking, bool, "thinking"),
             messages=turns,
             policy=policy,
             total_tokens=max_tokens,
             seed=secrets.randbelow(2**31) if seed is None else seed,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
-            template=dict(template or {}),
+            stop=stops,
+            template=typed(template or {}, dict[str, object], "template"),
         )
 
     def prepare(self, question: Question) -> Prepared:

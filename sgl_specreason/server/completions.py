@@ -130,7 +130,6 @@ class Completions:
             if told is None:
                 return GONE.status
             if isinstance(told.event, Refusal):
-                answering.end(told.event)  # its other choices, too
                 raise told.event
         body = orjson.dumps(format.whole([answering.replies[index] for index in sorted(answering.replies)]))
         await Response(body, headers=dict(headers), media_type="application/json")(scope, receive, send)

@@ -6,7 +6,7 @@ Knows nothing of what is worked on. A thread for each.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sgl_specreason.server.refusal import queue_full
@@ -54,9 +54,8 @@ class Desk:
     def enter_all(self, asked: list[tuple[Need, Callable[[Ticket], None]]]) -> list[Ticket]:
         """All of these in order, or none."""
         with self._changed:
-            waiting = len(self._waiting) + len(asked)
-            free = max(self.places - len(self._running), 0) if not self._waiting else 0
-            if waiting - free > self.queue:
+            waiting = len(self._waiting) + len(asked) - self._beginning([need for need, _ in asked])
+            if waiting > self.queue:
                 raise queue_full(self._retry_after())
             tickets = [Ticket(need, work) for need, work in asked]
             self._waiting.extend(tickets)
@@ -93,9 +92,20 @@ class Desk:
             self._hold(ticket.need, 1)
             threading.Thread(target=self._work, args=(ticket,), daemon=True).start()
 
-    def _fits(self, need: Need) -> bool:
-        return not self._running or all(
-            self._held[role] + need.get(role, 0) <= room for role, room in self.rooms.items()
+    def _beginning(self, needs: list[Need]) -> int:
+        """How many of these, in order, would begin at once."""
+        ahead: list[Need] = []
+        for need in needs:
+            if self._waiting or len(self._running) + len(ahead) >= self.places or not self._fits(need, ahead):
+                break
+            ahead.append(need)
+        return len(ahead)
+
+    def _fits(self, need: Need, ahead: Sequence[Need] = ()) -> bool:
+        """Whether there is room for it beside what runs and what begins `ahead` of it."""
+        return not (self._running or ahead) or all(
+            self._held[role] + sum(other.get(role, 0) for other in (*ahead, need)) <= room
+            for role, room in self.rooms.items()
         )
 
     def _hold(self, need: Need, sign: int) -> None:

@@ -26,6 +26,11 @@ class Size:
     judging: int = 0
     closing: int = 0
 
+    @property
+    def beside(self) -> int:
+        """What a thought must leave of a context, beside the prompt and the answer."""
+        return max(self.judging + INPUT_SPARE if self.judging else 0, self.closing + TOTAL_SPARE)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
@@ -58,7 +63,7 @@ def fitted(
     """
     longest = min(rooms.values(), default=None)
     for role, size in sizes.items():
-        if role in rooms and size.prompt + LEAST_TOKENS > rooms[role]:
+        if role in rooms and size.prompt + size.beside + LEAST_TOKENS > rooms[role]:
             raise context_length_exceeded(size.prompt, longest or rooms[role])
     budget = policy.budget_tokens if thinking else 0
     total = total_tokens or budget + policy.answer_tokens

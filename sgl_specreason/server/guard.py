@@ -47,7 +47,7 @@ class Guard:
 
     def _flaw(self, scope: Scope, headers: dict[bytes, bytes]) -> Refusal | None:
         if self._key is None:
-            host = headers.get(b"host", b"").decode("latin-1")
+            host = headers.get(b"host", b"").decode("latin-1").lower()
             if host.rpartition(":")[0] not in LOCAL and host not in LOCAL:
                 return foreign_host()
         elif scope["path"] not in OPEN and scope["method"] != "OPTIONS":

@@ -13,6 +13,8 @@ from sgl_specreason.method.policy import Policy
 from sgl_specreason.server.events import Answer, Event, Step, Thought
 from sgl_specreason.text.steps import Author
 
+ANOTHER = "a request had to be sent again while its text was read, and another text came"
+
 
 class Speech:
     """Listens to one trajectory (`live.Listener`) and emits what is final of it.
@@ -58,6 +60,7 @@ class Speech:
         """The trajectory has ended with this answer."""
         if self._think_end or not self.steps:
             self._tell_answer(author, answer)
+            self._answer.settle(answer)
         else:
             self._tell_thought(self._thought.open)
 
@@ -116,7 +119,7 @@ class _Text:
         if not text.startswith(self._said):
             if self._said.startswith(text):
                 return ""
-            raise RequestError("a request had to be sent again while its text was read, and another text came")
+            raise RequestError(ANOTHER)
         new = text[len(self._said) :]
         if not self._begun:
             new = new.lstrip(self._leading)
@@ -127,15 +130,17 @@ class _Text:
         return new
 
     def settle(self, text: str) -> None:
-        """Goes on after `text`: of what is settled only what has not been told is looked at again."""
+        """Goes on after `text`: of what is settled only what has not been told is looked at again. Raises RequestError."""
         whole = self.open + text
+        if not whole.startswith(self._said):
+            raise RequestError(ANOTHER)
         self.open = whole[len(self._said) :]
         self._said = ""
 
 
 def held_back(text: str, ends: Sequence[str]) -> str:
-    """`text` without an end that may be the beginning of one of `ends`."""
-    most = max((len(end) for end in ends), default=1) - 1
+    """`text` without an end that may be the beginning of one of `ends`, or all of it."""
+    most = max((len(end) for end in ends), default=0)
     for at in range(max(len(text) - most, 0), len(text)):
         rest = text[at:]
         if any(end.startswith(rest) for end in ends):

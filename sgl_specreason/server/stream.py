@@ -49,13 +49,12 @@ class Stream:
             looked_s = time.monotonic()
             failed = next((told.event for told in batch if isinstance(told.event, Refusal)), None)
             chunks = self._merged(batch)
-            if not chunks and looked_s - sent_s >= self._keep_alive_s:  # also where what was told is not shown
-                chunks = [format.chunk(0, {})]
+            if not chunks and (not batch or looked_s - sent_s >= self._keep_alive_s):  # also where steps are not shown
+                chunks = [format.chunk(min(self._open.keys() - self._over), {})]
             for chunk in chunks:
                 yield _event(chunk | self._usage_so_far())
                 sent_s = time.monotonic()
             if failed is not None:
-                self._answering.end(failed)
                 yield _event(failed.body)
                 yield DONE
                 return
@@ -140,11 +139,12 @@ class Stream:
         return [*chunks, self._format.finish(index, reply, **more)]
 
     def _usage_so_far(self) -> Json:
-        """Tokens of kept steps, where each chunk is to say how many there are."""
+        """Tokens of kept steps and whole answers, where each chunk is to say how many there are."""
         if not self._format.ask.continuous_usage:
             return {}
         talks = self._answering.talks
         prompt, kept = talks[0].asked.prompt_tokens, sum(talk.trajectory.tokens_kept for talk in talks)
+        kept += sum(reply.account.answer_tokens for reply in self._answering.replies.values())
         return {"usage": {"prompt_tokens": prompt, "completion_tokens": kept, "total_tokens": prompt + kept}}
 
 

@@ -83,8 +83,9 @@ def prepared(question: Question, pair: Pair) -> Prepared:
     policy = question.policy
     if not question.drafts:
         policy = policy_of("base", policy)
-    if not pair.chats["base"].think_end:  # the response is the thought: at a limit it is cut
-        policy = structs.replace(policy, on_budget="stop")
+    if not pair.chats["base"].think_end:  # the response is the thought: it has all tokens, and is cut at a limit
+        budget = question.total_tokens or policy.budget_tokens
+        policy = structs.replace(policy, on_budget="stop", budget_tokens=budget)
     plan = pair.plan_of(policy)
     texts = plan.texts_after(openings, pair.chats)
     sizes = {}
@@ -164,8 +165,8 @@ class Talk:
             reply = self.reply(ticket)
         except SpecReasonError as error:
             self.fail(error)
-        except Exception:  # a fault of ours: whoever asked must hear of it, too
-            log.exception("a question failed")
+        except Exception:
+            log.exception("a question has failed")
             self.fail(internal())
         else:
             self.over = True
