@@ -42,6 +42,7 @@ class Settings:
     most_bytes: int = 8_000_000
     keep_alive_s: float = 10.0
     interval_s: float = 0.05
+    write_timeout_s: float = 300.0
     patience: Patience = field(default_factory=Patience)
     thought_names: tuple[str, ...] = FIELDS["reasoning_content"]
     cors_origins: tuple[str, ...] = ()
@@ -160,7 +161,10 @@ class Completions:
         pieces = stream.pieces()
         while (piece := await _unless(gone, anext(pieces, b""))) is not None:
             message = {"type": "http.response.body", "body": piece, "more_body": bool(piece)}
-            await send(message)
+            try:
+                await asyncio.wait_for(send(message), settings.write_timeout_s)
+            except TimeoutError:
+                return GONE.status
             if not piece:
                 return 200
         return GONE.status
