@@ -6,9 +6,10 @@ FAULTS ?= 60
 WORKERS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast bench faults lint clean
+.PHONY: demo test test-fast bench clients faults lint load clean
 
 $(READY): pyproject.toml constraints.txt
+	@test "$$(uname -s)" = Linux || { echo "Linux only: SGLang has no packages for $$(uname -s)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || { echo "making the virtual environment $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@tools/install.sh $(BIN)/python -c constraints.txt -e '.[dev]'
@@ -34,13 +35,20 @@ faults: $(READY)
 bench: $(READY)
 	$(BIN)/python tools/bench.py $(ARGS)
 
+clients: $(READY)
+	@echo "the server through other people's clients, on the bundled pair; 2 GB of environments first; 5 to 10 minutes"
+	$(BIN)/python tools/clients.py $(ARGS)
+
+load: $(READY)
+	$(BIN)/python tools/load.py $(ARGS)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	MYPYPATH=plots $(BIN)/mypy plots/*.py
-	MYPYPATH=tools $(BIN)/mypy tools/bench.py tools/faults.py tools/soak.py
+	MYPYPATH=tools $(BIN)/mypy tools/bench.py tools/clients.py tools/faults.py tools/load.py tools/soak.py
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-*

@@ -15,10 +15,14 @@ from matplotlib.figure import Figure
 
 from sgl_specreason.command import Command
 from sgl_specreason.errors import UsageError
+from sgl_specreason.results import stats
 from sgl_specreason.results.summary import Run, differing, load_runs
 from sgl_specreason.results.table import UNKNOWN
+from sgl_specreason.words import counted
 
 plt.style.use(Path(__file__).with_name("specreason.mplstyle"))
+
+TOO_FEW = f"fewer than {stats.FEW} problems: too few to say anything"
 
 # Methods have one colour and one mark in every figure; what has neither takes the next of the cycle.
 COLOURS = {
@@ -79,11 +83,13 @@ def conditions(runs: Sequence[Run]) -> str:
     truncated = max(run.summary.truncated_share for run in runs)
     failed = sum(run.summary.failed for run in runs)
     words = [
-        f"{first.bench}, {first.n} problems x {first.samples}, pair {first.pair}, concurrency {first.concurrency}",
+        f"{first.bench}, {counted(first.n, 'problem')} x {first.samples}, pair {first.pair}, concurrency {first.concurrency}",
         f"budget {'/'.join(map(str, budgets))}, truncated at most {100 * truncated:.1f} %",
         f"GPU {about.gpu}, sglang {about.versions.get('sglang', UNKNOWN)}",
         f"judge prompt {about.prompts.get('judge', UNKNOWN)[:8]}",
     ]
+    if first.n < stats.FEW:
+        words.append(TOO_FEW)
     if failed:
         words.append(f"{failed} failed")
     if any(run.summary.partial for run in runs):
@@ -96,6 +102,11 @@ def caption(figure: Figure, runs: Sequence[Run], *more: str) -> None:
     width = max(40, int(figure.get_figwidth() * 20))
     text = "\n".join(textwrap.wrap("; ".join([conditions(runs), *more]) + ".", width))
     figure.supxlabel(text, fontsize=7, color="#444444", x=0.02, ha="left")
+
+
+def bars(runs: Sequence[Run]) -> list[str]:
+    """What bars of accuracies are; one problem has none."""
+    return ["bars: 95 % intervals"] if any(run.summary.n > 1 for run in runs) else []
 
 
 def save(figure: Figure, out: Path) -> list[Path]:

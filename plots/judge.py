@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drawing import caption, draw, script
+from drawing import TOO_FEW, caption, draw, script
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,8 +17,10 @@ from matplotlib.figure import Figure
 from sgl_specreason.errors import UsageError
 from sgl_specreason.method.policy import is_alone
 from sgl_specreason.method.score import ScoreRule
+from sgl_specreason.results import stats
 from sgl_specreason.results.calibrate import Drafts, acceptance, aurocs, drafts_of, judged_drafts, signal, with_digits
 from sgl_specreason.results.summary import Run, outcomes
+from sgl_specreason.words import counted
 
 RULES: tuple[ScoreRule, ...] = ("greedy", "expected", "p_ge")
 LEAST = 5
@@ -43,7 +45,8 @@ def judge(runs: Sequence[Run]) -> Figure:
     each = np.full(len(masses), 100 / len(drafts))
     mass.hist(masses, bins=np.linspace(0, 1, 21), weights=each, color="#0072B2")
     mass.set(xlabel="label mass (probability on digits)", ylabel="drafts, %", xlim=(0, 1))
-    _reliability(reliability, drafts)
+    enough = all(run.summary.n >= stats.FEW for run in judging)
+    _reliability(reliability, drafts, enough=enough)
     styles: tuple[dict[str, Any], ...] = (
         {"linewidth": 3, "color": "#56B4E9"},
         {"linestyle": "--", "color": "#D55E00"},
@@ -54,13 +57,18 @@ def judge(runs: Sequence[Run]) -> Figure:
         kept.plot(range(10), shares, label=rule, **style)
     kept.set(xlabel="threshold", ylabel="drafts kept, %", xticks=range(10), ylim=(-3, 103))
     kept.legend(loc="lower left")
-    caption(figure, judging, f"{len(drafts)} judged drafts", "bars: 95 % intervals (Wilson)")
+    caption(figure, judging, counted(len(drafts), "judged draft"), *["bars: 95 % intervals (Wilson)"] * enough)
     return figure
 
 
-def _reliability(axes: Axes, drafts: Drafts) -> None:
-    """The share that is right in each unit of the expected digit, where there are enough drafts to say."""
-    values, areas = signal(drafts, "expected"), aurocs(drafts, "expected")
+def _reliability(axes: Axes, drafts: Drafts, *, enough: bool) -> None:
+    """The share that is right in each unit of the expected digit, where there are enough drafts to say, and `enough` problems."""
+    axes.set(xlabel="expected digit", ylabel="right, %", xlim=(-0.3, 9.3), xticks=range(10), ylim=(-3, 103))
+    if not enough:
+        axes.text(4.5, 50, TOO_FEW, ha="center", va="center", fontsize=7, color="#444444")
+        return
+    values = signal(drafts, "expected")
+    areas = aurocs(drafts, "expected")
     for label, truth, area, colour, mark in (
         ("step right", drafts["step_right"], areas[0], "#0072B2", "o"),
         ("trajectory right", drafts["ended_right"].astype(float), areas[1], "#D55E00", "s"),
@@ -81,7 +89,6 @@ def _reliability(axes: Axes, drafts: Drafts) -> None:
         axes.plot(
             xs, ys, "-", marker=mark, color=colour, label=label if math.isnan(area) else f"{label} (AUROC {area:.3f})"
         )
-    axes.set(xlabel="expected digit", ylabel="right, %", xlim=(-0.3, 9.3), xticks=range(10), ylim=(-3, 103))
     axes.legend(loc="best")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from drawing import COLOURS, MARKS, caption, draw, finished, script
+from drawing import COLOURS, MARKS, bars, caption, draw, finished, script
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
@@ -84,7 +84,7 @@ def knobs(runs: Sequence[Run], *, knob: str | None = None) -> Figure:
     elif not numeric:
         panels[-1].set_xticks(range(len(ticks)), [str(tick) for tick in ticks])
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, columnspacing=1.0)
-    caption(figure, runs, "bars: 95 % intervals")
+    caption(figure, runs, *bars(runs))
     return figure
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import click
 import numpy as np
-from drawing import COLOURS, MARKS, caption, draw, finished, script
+from drawing import COLOURS, MARKS, bars, caption, draw, finished, script
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from msgspec import Struct
 
 from sgl_specreason.errors import UsageError
+from sgl_specreason.results import stats
 from sgl_specreason.results.schema import Summary
 from sgl_specreason.results.summary import Run, knobs
 from sgl_specreason.results.transcript import plain
@@ -55,7 +56,7 @@ def pareto(runs: Sequence[Run], *, x: str = "latency", published: Path | None = 
     """Draws accuracy with its 95 % interval against latency, thinking tokens or base's tokens.
 
     Points of one method that differ in a setting are joined in its order and labelled with it. The shaded region holds what
-    some run beats in both directions. Raises UsageError where no trajectory has ended.
+    some run beats in both directions, where there are enough problems to say so. Raises UsageError where no trajectory has ended.
     """
     label, cost = AXES[x]
     runs = finished(runs)
@@ -82,13 +83,14 @@ def pareto(runs: Sequence[Run], *, x: str = "latency", published: Path | None = 
         xs, ys = zip(*(points[number] for number in members), strict=True)
         axes.plot(xs, ys, style, marker=mark, color=colour, label=shown, zorder=3)
         named += [(points[number], _knob(told[number])) for number in members if told[number]]
-    _shade(axes, points)
+    if all(run.summary.n >= stats.FEW for run in runs):
+        _shade(axes, points)
     if published is not None:
         _overlay(axes, published)
     axes.set_xlabel(label)
     axes.set_ylabel("accuracy, %")
     figure.legend(loc="outside upper left", ncols=2, handlelength=1.5, columnspacing=1.0)
-    caption(figure, runs, "bars: 95 % intervals")
+    caption(figure, runs, *bars(runs))
     _label_knobs(figure, axes, named)
     return figure
 

@@ -10,8 +10,9 @@ A room knows those above it in this list and none below. Its docstring says what
     results   what is in a run folder, and how are answers graded and compared?  records.py, summary.py
     run       in which order does a run happen, and what if it is interrupted?   evaluate.py, session.py
     replays   what would a pair cost here, whatever it writes?                   trace.py, trajectory.py
+    server    what becomes of a question over HTTP, or of one from Python?      call.py, talk.py
 
-The commands stand above them: eval, report and replay, with what they share in command and options.
+The commands stand above them: eval, report, replay and serve, with what they share in command and options.
 """
 
 import sys

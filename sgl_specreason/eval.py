@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sgl_specreason import options
-from sgl_specreason.command import Command, carry_out, interruptible
+from sgl_specreason.command import Command, carry_out, interruptible, say
 from sgl_specreason.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     "methods",
     multiple=True,
     metavar="NAME",
-    help="specreason, base, small, or the controls random and always; repeatable. Several run on the same engines, "
+    help="specreason, base, small, the controls random and always, or base+decode and specreason+decode, with token-level "
+    "speculation of base; repeatable. Several run on the same engines, "
     "problem by problem, or one after the other above concurrency 1.  [default: base, small, specreason]",
 )
 @options.models("; auto picks by the GPUs found and says why.  [default: auto; demo for --bench demo]")
@@ -66,7 +67,8 @@ if TYPE_CHECKING:
     metavar="COUNTxGB|COUNTxCARD",
     help="With --dry-run only: plan for these cards, as 2x80 or 1xH100.  [default: those of this machine]",
 )
-@options.dry_run("settings, prompts and engine commands")
+@options.dry_run("the plan, the engine commands and the prompts")
+@options.verbose
 @click.option("--list", "listing", is_flag=True, help="Print benches, pairs, methods, presets and sweeps.")
 def main(**given: Any) -> None:
     """Runs a benchmark with SpecReason and its baselines, and prints accuracy beside latency.
@@ -81,12 +83,12 @@ def main(**given: Any) -> None:
     with interruptible("the run") as interruption:
         plan = _plan(given)
         if given["dry_run"]:
-            from sgl_specreason.plan.dry_run import describe
-
-            click.echo(describe(plan, given["out"]))
+            click.echo(_described(plan, given), nl=False)
             return
         from sgl_specreason.run.session import Session
 
+        for words in _notes(plan):
+            say(words)
         carry_out(
             plan, Session, interruption, out=given["out"], resume=given["resume"], access=options.access_of(given)
         )
@@ -100,10 +102,36 @@ def _plan(given: dict[str, Any]) -> "Plan":
 
     if given["gpus"] and not given["dry_run"]:
         raise UsageError("--gpus is for --dry-run: engines run on the cards that there are")
+    if given["verbose"] and not given["dry_run"]:
+        raise UsageError("--verbose is for --dry-run: a run writes every setting to its config.json")
     asked = {field.name: given[field.name] for field in fields(Options) if field.name in given}
     plan = resolve(Options(**asked | options.policy_of(given)))
     check_writable(given["out"])
     return plan
+
+
+def _described(plan: "Plan", given: dict[str, Any]) -> str:
+    """The plan in words; running servers are asked what they serve, as a run would."""
+    from sgl_specreason.plan.dry_run import describe
+    from sgl_specreason.run import evaluate, serving
+
+    plan, attached = serving.attached(plan, options.access_of(given), say)
+    chats = evaluate.checked(plan, attached, say) if attached else None
+    return describe(plan, given["out"], chats=chats, verbose=given["verbose"], notes=_notes(plan))
+
+
+def _notes(plan: "Plan") -> list[str]:
+    """What is to be known of a sweep over the threshold before it costs anything."""
+    from msgspec import structs
+
+    from sgl_specreason.results.certify import CONFIDENCE, RISK, said_before
+
+    swept = [variant.policy for variant in plan.variants if variant.method == "specreason"]
+    groups = {str(structs.replace(policy, threshold=0.0)) for policy in swept} if plan.sweep else set()
+    has_base = any(variant.method == "base" for variant in plan.variants)
+    if not has_base or not groups or len(swept) == len(groups):
+        return []
+    return [said_before(len(plan.problems), risk=RISK, confidence=CONFIDENCE, groups=len(groups))]
 
 
 def _listing() -> str:

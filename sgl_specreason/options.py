@@ -187,7 +187,7 @@ POLICY: dict[str, tuple[Any, str | None, str]] = {
         int,
         None,
         "Thinking tokens kept, at most. Accuracies at different budgets do not compare.  "
-        f"[{OF_BENCH}: demo 512, others 8192]",
+        f"[{OF_BENCH}: demo 512, gsm8k 2048, others 8192]",
     ),
     "on_budget": (
         str,
@@ -204,7 +204,11 @@ POLICY: dict[str, tuple[Any, str | None, str]] = {
     "answer_tokens": (int, None, "Longest answer after the thought.  [default: 1024; demo 64]"),
     "answer_by": (str, "base|small", "Who writes SpecReason's answer.  [default: base]"),
     "temperature": (float, None, f"0 is greedy.  [{OF_BENCH}: demo 0, others 0.6]"),
-    "top_p": (float, None, f"[{OF_BENCH}: demo 1, others 0.95]"),
+    "top_p": (
+        float,
+        None,
+        f"Of the next tokens, the likeliest with this probability together.  [{OF_BENCH}: demo 1, others 0.95]",
+    ),
     "top_k": (int, None, "Only the K likeliest tokens are drawn from; -1: all.  [default: -1]"),
     "min_p": (
         float,
@@ -249,6 +253,8 @@ def dry_run(words: str) -> Declaration:
     """Shows what would be done; `words` say what is shown."""
     return click.option("--dry-run", is_flag=True, help=f"Print {words}; start and write nothing.")
 
+
+verbose = click.option("--verbose", is_flag=True, help="With --dry-run: every setting, too.")
 
 runs = together(
     click.option(

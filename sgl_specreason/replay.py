@@ -12,12 +12,12 @@ import click
 from msgspec.structs import asdict
 
 from sgl_specreason import options
-from sgl_specreason.command import Command, carry_out, interruptible
+from sgl_specreason.command import Command, carry_out, interruptible, say
 from sgl_specreason.errors import UsageError
 
 if TYPE_CHECKING:
     from sgl_specreason.method.policy import Method
-    from sgl_specreason.plan.plan import Variant
+    from sgl_specreason.plan.plan import Plan, Variant
     from sgl_specreason.replays.session import ReplayPlan
     from sgl_specreason.replays.trace import Trace
 
@@ -84,7 +84,7 @@ def _length(name: str, words: str) -> Callable[[Any], Any]:
 @options.prompts("Templates, of which the judge's are used.")
 @options.seed("the trace, the verdicts and the prompts")
 @options.runs
-@options.dry_run("the trace and the engine commands")
+@options.dry_run("the trace, the plan and the engine commands")
 def main(**given: Any) -> None:
     """Replays trajectories of given lengths and verdicts on real engines: latency, throughput and memory, no answers.
 
@@ -98,7 +98,7 @@ def main(**given: Any) -> None:
         plan = resolved(given)
         check_writable(given["out"])
         if given["dry_run"]:
-            click.echo(_described(plan))
+            click.echo(_described(plan, given), nl=False)
             return
         carry_out(
             plan, ReplaySession, interruption, out=given["out"], resume=given["resume"], access=options.access_of(given)
@@ -201,10 +201,19 @@ def _variants(
     return tuple(found)
 
 
-def _described(plan: "ReplayPlan") -> str:
+def _described(plan: "Plan", given: dict[str, Any]) -> str:
+    """The plan for a person to read. Loads tokenizers only; raises UsageError as the replay would."""
+    from sgl_specreason.plan import dry_run
+    from sgl_specreason.replays.session import ReplayPlan, ReplaySession
+    from sgl_specreason.run import evaluate, serving
+
+    plan, attached = serving.attached(plan, options.access_of(given), say)
+    evaluate.checked(plan, attached, say, ReplaySession)
+    assert isinstance(plan, ReplayPlan)
     lines = [f"{key}: {value}" for key, value in plan.trace.statistics().items()]
-    lines += [f"{role}: {model}" for role, model in plan.models.items()]
-    return "\n".join([*lines, *(f"{spec.role} engine: {spec.shell()}" for spec in plan.specs)])
+    lines += [f"{role}: {model}" for role, model in plan.models.items() if model]
+    lines.append(f"folder: {given['out'] / plan.name(plan.variants)}")
+    return "\n".join([dry_run.section("replay", "\n".join(lines)), *dry_run.memory(plan), dry_run.engines(plan)])
 
 
 if __name__ == "__main__":

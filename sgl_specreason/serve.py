@@ -107,6 +107,13 @@ SECONDS = click.FloatRange(0.01, 86400)
     help="A page that may ask; repeatable.",
 )
 @click.option("--instruction", type=options.PATH, metavar="FILE", help="A text that is put after each question.")
+@click.option(
+    "--record",
+    type=options.PATH,
+    metavar="DIR",
+    help="Write each trajectory there as a run folder does, questions and replies in plain text, for `report` and the plots.  "
+    "[default: nothing is stored]",
+)
 @click.option("--metrics/--no-metrics", default=True, show_default=True, help="Numbers for Prometheus at /metrics.")
 @options.dry_run("the engines' commands and the settings")
 def main(**given: Any) -> None:
@@ -133,6 +140,12 @@ def main(**given: Any) -> None:
         return
     from sgl_specreason.server.process import Process, listening
 
+    record: Path | None = given["record"]
+    if record is not None:
+        from sgl_specreason.results.folder import check_writable
+
+        check_writable(record, "--record")
+        say(f"RECORDING: all questions and replies are stored in plain text in {record}")
     listener = listening(given["host"], given["port"])
 
     def opened() -> "SpecReason":

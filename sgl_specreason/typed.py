@@ -71,14 +71,19 @@ def flaw(error: msgspec.ValidationError, data: Any, shape: Any, name: str = "") 
     if found := _LENGTH.match(message):
         words = _limits(of, "min_length", "max_length") or found[1]
         if isinstance(value, str):
-            return f"{_is(name, value)}: wants {words} characters"
-        return _at(name, f"wants {words} values, not {len(value)}")
+            return f"{_is(name, value)}: wants {words} character{_s(words)}"
+        return _at(name, f"wants {words} value{_s(words)}, not {len(value)}")
     if _KIND.match(message):
         close = _close(value, _choices(of)) if isinstance(value, str) else ""
         return f"{_is(name, value)}: wants {_kinds(of)}{close}"
     if _RANGE.fullmatch(message):
         return f"{_is(name, value)}: wants {_range(of, value)}"
     return _at(name, message)  # a struct's own words
+
+
+def _s(words: str) -> str:
+    """The ending of a noun after a number in words: "at least 1"."""
+    return "" if words.split()[-1] == "1" else "s"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

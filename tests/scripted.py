@@ -16,7 +16,7 @@ import pytest
 
 from sgl_specreason.engines import endpoint
 from sgl_specreason.engines.endpoint import Endpoint
-from sgl_specreason.engines.transport import Failure, Transport
+from sgl_specreason.engines.transport import Asked, Failure, Transport
 from sgl_specreason.method.trajectory import Texts
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.conversation import Message
@@ -145,10 +145,10 @@ class ScriptedTransport(Transport):
 
     answer: Callable[[dict[str, Any]], bytes | None]
 
-    def _exchange(self, verb: str, path: str, body: bytes | None, *rest: Any) -> dict[str, Any] | Failure:
-        if path != "/generate":
+    def _exchange(self, asked: Asked) -> dict[str, Any] | Failure:
+        if asked.path != "/generate":
             return {"model_path": "scripted"}
-        content = self.answer(json.loads(body or b""))
+        content = self.answer(json.loads(asked.body or b""))
         if content is None:
             return Failure("final", "HTTP 400: out of order")
         try:

@@ -2,21 +2,28 @@
 
 Example: python tools/stub_engine.py --vocabulary 150000 --step-tokens 20
 
-It accepts everything: drafts and rewrites get the next of many different steps, judge requests a sure 9. It prints its
-URL and answers until its standard input ends. Nothing that it says is a figure about SpecReason.
+It accepts everything: drafts and rewrites get the next of many different steps, judge requests a sure 9 (of ten, `--rejected`
+get a 0). Requests with `stream` get their text token by token, each event with all of it so far, as SGLang sends it. With
+`--token-ms` a text takes its time and can be aborted. `GET /v1/loads` says what is running, `GET /aborts` what was aborted.
+It prints its URL and answers until its standard input ends. Nothing that it says is a figure about SpecReason.
 """
 
 import argparse
 import asyncio
 import random
 import sys
+from collections import Counter
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 from options import Parser, at_least
 
 STEPS = 4096
+STREAMS = 256
+EVENT_TOKENS = 4
+"""How many tokens come at a time where a text takes its time."""
 
 
 def vocabulary_words(size: int) -> list[str]:
@@ -34,37 +41,97 @@ def steps(size: int, tokens: int) -> list[tuple[str, list[int]]]:
     return found
 
 
-class Replies(NamedTuple):
-    """What it says: to requests for text, to judge requests, the same over chat completions, and to anything else."""
+def steps_of(model: Path) -> list[tuple[str, list[int]]]:
+    """Steps like those of the bundled pair, in its own words: 20 tokens each."""
+    from tokenizers import Tokenizer
 
+    tokenizer, draw = Tokenizer.from_file(str(model / "tokenizer.json")), random.Random(0)
+    found = []
+    for _ in range(STEPS):
+        one, two, three = (draw.randrange(10, 100) for _ in range(3))
+        text = f"Step {draw.randrange(1, 10)}: +{one}. {two} + {one} = {three}.\n\n"
+        found.append((text, tokenizer.encode(text, add_special_tokens=False).ids))
+    return found
+
+
+class Replies(NamedTuple):
+    """What it says: to requests for text, whole and as a stream, to judge requests, over chat completions, and else."""
+
+    steps: list[tuple[str, list[int]]]
     written: list[bytes]
-    judged: bytes
+    streamed: list[bytes]
+    judged: list[bytes]
     chat_written: list[bytes]
     chat_judged: bytes
+    model: bytes
+    server: bytes
     other: bytes
 
 
 @cache
-def replies(size: int, tokens: int) -> Replies:
+def replies(size: int, tokens: int, model: Path | None, rejected: int) -> Replies:
     """All of it, ready to be sent."""
-    meta: dict[str, Any] = {
+    found = steps_of(model) if model else steps(size, tokens)
+    digits = [logprobs(9), logprobs(0)]
+    judged = [
+        reply({"text": "", "output_ids": [], "meta_info": {**meta_of(0, "stop"), "output_token_ids_logprobs": [each]}})
+        for each in digits
+    ]
+    name = str(model or "stub")
+    return Replies(
+        steps=found,
+        written=[reply(content(text, ids, "stop")) for text, ids in found],
+        streamed=[stream(text, ids) for text, ids in found[:STREAMS]] if model else [],
+        judged=[judged[number < rejected] for number in range(10)],
+        chat_written=[chat(text.removesuffix("\n\n"), len(ids), "\n\n") for text, ids in found],
+        chat_judged=chat("9", 1, None),
+        model=reply({"model_path": name, "tokenizer_path": name}),
+        server=reply({"model_path": name, "max_total_num_tokens": 100_000_000, "max_req_input_len": 32_000}),
+        other=reply({"model_path": name, "object": "list", "data": [{"id": name, "object": "model"}]}),
+    )
+
+
+def logprobs(best: int) -> list[Any]:
+    return [[-0.01 if digit == best else -8.0, digit, None] for digit in range(10)]
+
+
+def meta_of(tokens: int, finish: str | None) -> dict[str, Any]:
+    ends = {"stop": {"type": "stop", "matched": "\n\n"}, "abort": {"type": "abort", "message": "Abort"}}
+    return {
         "prompt_tokens": 1,
         "cached_tokens": 0,
         "completion_tokens": tokens,
-        "finish_reason": {"type": "stop", "matched": "\n\n"},
+        "finish_reason": ends[finish] if finish else None,
         "e2e_latency": 0.0,
     }
-    found = steps(size, tokens)
-    written = [reply({"text": text, "output_ids": ids, "meta_info": meta}) for text, ids in found]
-    digits = [[-0.01 if digit == 9 else -8.0, digit, None] for digit in range(10)]
-    judged = {"completion_tokens": 0, "output_token_ids_logprobs": [digits]}
-    return Replies(
-        written=written,
-        judged=reply({"text": "", "output_ids": [], "meta_info": meta | judged}),
-        chat_written=[chat(text.removesuffix("\n\n"), tokens, "\n\n") for text, _ in found],
-        chat_judged=chat("9", 1, None),
-        other=reply({"model_path": "stub", "object": "list", "data": [{"id": "stub", "object": "model"}]}),
-    )
+
+
+def content(text: str, ids: list[int], finish: str | None) -> dict[str, Any]:
+    return {"text": text, "output_ids": ids, "meta_info": meta_of(len(ids), finish)}
+
+
+def so_far(text: str, ids: list[int], tokens: int) -> str:
+    """About what the first `tokens` have of a text."""
+    return text if tokens >= len(ids) else text[: len(text) * tokens // len(ids)]
+
+
+def event(text: str, ids: list[int], finish: str | None) -> bytes:
+    """One event, as a chunk of HTTP."""
+    return chunk(b"data: " + orjson.dumps(content(text, ids, finish)) + b"\n\n")
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+STREAM_END = chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+
+
+def stream(text: str, ids: list[int]) -> bytes:
+    """A whole stream at once, an event for each token."""
+    events = [event(so_far(text, ids, n), ids[:n], "stop" if n == len(ids) else None) for n in range(1, len(ids) + 1)]
+    return b"".join([STREAM_HEAD, *events, STREAM_END])
 
 
 def chat(text: str, tokens: int, stop: str | None) -> bytes:
@@ -84,17 +151,77 @@ def reply(content: Any) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
-class Connection(asyncio.Protocol):
-    """One kept-alive connection: a request's end is known from its Content-Length; nothing is parsed."""
+class Log:
+    """What is being written, by the names of the requests, and what became of aborts."""
 
-    def __init__(self, size: int, tokens: int) -> None:
-        self.replies = replies(size, tokens)
+    def __init__(self) -> None:
+        self.running: dict[str, Writing] = {}
+        self.counts: Counter[str] = Counter()
+
+    def abort(self, name: str) -> None:
+        """Ends the request of exactly this name; one that is not there is forgotten, as SGLang does."""
+        self.counts["asked"] += 1
+        if writing := self.running.pop(name, None):
+            self.counts["ended"] += 1
+            writing.end("abort")
+
+    def loads(self) -> bytes:
+        return reply({"loads": [{"num_running_reqs": len(self.running), "num_waiting_reqs": 0}]})
+
+
+class Writing:
+    """A text that takes its time: `EVENT_TOKENS` more of it at every turn."""
+
+    def __init__(self, connection: "Connection", name: str, step: tuple[str, list[int]], streamed: bool) -> None:
+        self.connection, self.name, (self.text, self.ids), self.streamed = connection, name, step, streamed
+        self.tokens = 0
+        if streamed:
+            connection.send(STREAM_HEAD)
+        self.wait()
+
+    def wait(self) -> None:
+        after = self.connection.token_s * EVENT_TOKENS
+        self.handle = asyncio.get_running_loop().call_later(after, self.turn)
+
+    def turn(self) -> None:
+        self.tokens = min(self.tokens + EVENT_TOKENS, len(self.ids))
+        if self.tokens == len(self.ids):
+            self.connection.log.running.pop(self.name, None)
+            self.end("stop")
+            return
+        if self.streamed:
+            self.connection.send(event(so_far(self.text, self.ids, self.tokens), self.ids[: self.tokens], None))
+        self.wait()
+
+    def end(self, finish: str) -> None:
+        self.handle.cancel()
+        text, ids = so_far(self.text, self.ids, self.tokens), self.ids[: self.tokens]
+        self.connection.send(
+            event(text, ids, finish) + STREAM_END if self.streamed else reply(content(text, ids, finish))
+        )
+
+
+class Connection(asyncio.Protocol):
+    """One kept-alive connection: a request's end is known from its Content-Length; little is parsed."""
+
+    def __init__(self, said: Replies, log: Log, token_s: float) -> None:
+        self.replies, self.log, self.token_s = said, log, token_s
         self.number = random.randrange(STEPS)
         self.parts: list[bytes] = []
         self.missing = -1
+        self.name = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Whoever asked has left: its text ends, as in SGLang."""
+        if writing := self.log.running.pop(self.name, None):
+            self.log.counts["left"] += 1
+            writing.handle.cancel()
+
+    def send(self, data: bytes) -> None:
+        self.transport.write(data)  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
         self.parts.append(data)
@@ -115,20 +242,41 @@ class Connection(asyncio.Protocol):
 
     def answer(self, request: bytes) -> None:
         self.number = (self.number + 1) % STEPS
+        said = self.replies
         if request.startswith(b"POST /generate"):
-            judging = b"token_ids_logprob" in request
-            found = self.replies.judged if judging else self.replies.written[self.number]
+            self.generate(request)
         elif request.startswith(b"POST /v1/chat/completions"):
             judging = b"top_logprobs" in request
-            found = self.replies.chat_judged if judging else self.replies.chat_written[self.number]
+            self.send(said.chat_judged if judging else said.chat_written[self.number])
+        elif request.startswith(b"POST /abort_request"):
+            self.log.abort(orjson.loads(request.partition(b"\r\n\r\n")[2])["rid"])
+            self.send(said.other)
+        elif request.startswith(b"GET /v1/loads"):
+            self.send(self.log.loads())
+        elif request.startswith(b"GET /aborts"):
+            self.send(reply({**self.log.counts, "running": sorted(self.log.running)}))
         else:
-            found = self.replies.other
-        self.transport.write(found)  # type: ignore[attr-defined]
+            known = {b"GET /get_model_info": said.model, b"GET /server_info": said.server}
+            self.send(known.get(b" ".join(request.split(b" ", 2)[:2]), said.other))
+
+    def generate(self, request: bytes) -> None:
+        said = self.replies
+        if b"token_ids_logprob" in request:
+            self.send(said.judged[self.number % 10])
+            return
+        streamed = b'"stream":true' in request
+        if not self.token_s:
+            self.send(said.streamed[self.number % STREAMS] if streamed else said.written[self.number])
+            return
+        self.name = str(
+            orjson.loads(request.partition(b"\r\n\r\n")[2]).get("rid") or f"nameless {id(self)} {self.number}"
+        )
+        self.log.running[self.name] = Writing(self, self.name, said.steps[self.number], streamed)
 
 
-async def serve(size: int, tokens: int) -> None:
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(size, tokens), "127.0.0.1", 0, backlog=1024)
+async def serve(said: Replies, token_s: float) -> None:
+    loop, log = asyncio.get_running_loop(), Log()
+    server = await loop.create_server(lambda: Connection(said, log, token_s), "127.0.0.1", 0, backlog=1024)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
     server.close()
@@ -140,14 +288,18 @@ def main() -> None:
         "--vocabulary", type=at_least(1), default=150_000, help="ids are as wide as those of a real model"
     )
     parser.add_argument("--step-tokens", type=at_least(1), default=20)
+    parser.add_argument("--model", type=Path, help="a folder with tokenizer.json: it serves this, in its words")
+    parser.add_argument("--rejected", type=int, choices=range(11), default=0, help="of ten drafts")
+    parser.add_argument("--token-ms", type=at_least(0, float), default=0, help="how long a token takes")
     options = parser.parse_args()
+    said = replies(options.vocabulary, options.step_tokens, options.model, options.rejected)
     try:
         import uvloop
 
         run: Any = uvloop.run
     except ImportError:
         run = asyncio.run
-    run(serve(options.vocabulary, options.step_tokens))
+    run(serve(said, options.token_ms / 1e3))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,11 @@ def _mixed(x: torch.Tensor) -> torch.Tensor:
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
 
 
+def likely(probs: torch.Tensor, min_ps: torch.Tensor) -> torch.Tensor:
+    """`probs` (rows, columns) without what is less likely than this fraction of its row's likeliest; `min_ps` is (rows,)."""
+    return probs.masked_fill(probs < (probs.amax(dim=-1) * min_ps).view(-1, 1), 0.0)
+
+
 class Span(NamedTuple):
     """One request in a batch: its row of the token table, its length in tokens, and how many of these are new."""
 

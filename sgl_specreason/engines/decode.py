@@ -37,11 +37,15 @@ class Decode:
         if self.algorithm == "ngram" and self.model:
             raise UsageError("--decode ngram takes no --decode-model: it guesses from the context")
 
+    def draft_model(self, small_model: str) -> str:
+        """What base loads to guess its tokens; "" where that is no model."""
+        return "" if self.algorithm == "ngram" else self.model or small_model
+
     def served(self, base: EngineSpec, small_model: str) -> EngineSpec:
         """`base` with speculation: chains of `tokens` guesses, verified together with the token before them."""
         args = ["--speculative-algorithm", self.algorithm.upper()]
-        if self.algorithm != "ngram":
-            args += ["--speculative-draft-model-path", self.model or small_model]
+        if model := self.draft_model(small_model):
+            args += ["--speculative-draft-model-path", model]
             args += ["--speculative-num-steps", str(self.tokens), "--speculative-eagle-topk", "1"]
         args += ["--speculative-num-draft-tokens", str(self.tokens + 1)]
         return replace(base, args=(*base.args, *args))
@@ -51,13 +55,24 @@ class Decode:
 
         `sizes` are the vocabulary sizes of the models' configurations, None where these are not to be had.
         """
-        if self.algorithm != "standalone" or self.model:
-            return
-        differ = None not in sizes.values() and len(set(sizes.values())) > 1
+        self.check_sizes(sizes)
         digests = {role: chat.vocabulary.digest for role, chat in chats.items()}
-        if differ or digests["base"] != digests["small"]:
-            words = f" ({sizes['base']} and {sizes['small']} entries)" if differ else ""
-            raise UsageError(
-                f"--decode standalone: base and small have different vocabularies{words}, which SGLang refuses; "
-                "use --decode ngram, or --decode eagle3 with a head for this base"
-            )
+        if self.drafts_with_small and digests["base"] != digests["small"]:
+            raise UsageError(_refusal(""))
+
+    def check_sizes(self, sizes: dict[Author, int | None]) -> None:
+        """The same where no tokenizer is needed to tell."""
+        if self.drafts_with_small and None not in sizes.values() and len(set(sizes.values())) > 1:
+            raise UsageError(_refusal(f" ({sizes['base']} and {sizes['small']} entries)"))
+
+    @property
+    def drafts_with_small(self) -> bool:
+        """Whether it is small that guesses."""
+        return self.algorithm == "standalone" and not self.model
+
+
+def _refusal(entries: str) -> str:
+    return (
+        f"--decode standalone: base and small have different vocabularies{entries}, which SGLang refuses; "
+        "use --decode ngram, or --decode eagle3 with a head for this base"
+    )

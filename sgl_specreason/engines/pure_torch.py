@@ -10,7 +10,7 @@ from sglang.srt.platforms.cpu import CpuDeviceMixin
 from sglang.srt.platforms.device_mixin import PlatformEnum
 from sglang.srt.platforms.interface import PlatformCapabilities, SRTPlatform
 
-from sgl_specreason.engines.cpu_kernels import Span, attention, layouts, seeded_choice
+from sgl_specreason.engines.cpu_kernels import Span, attention, layouts, likely, seeded_choice
 
 ENCODER_LENS = {"_run_sdpa_forward_extend": 5, "_run_sdpa_forward_decode": 3}
 """SGLang's torch attention, and the place of an encoder's lengths among the arguments after the caches."""
@@ -41,6 +41,7 @@ class PureTorchPlatform(CpuDeviceMixin, SRTPlatform):  # type: ignore[misc]  # s
 
         batch_invariant_ops.enable_batch_invariant_mode = lambda: None
         sampler.multinomial_with_seed = seeded_choice
+        sampler.top_k_top_p_min_p_sampling_from_probs_torch = _draw(sampler.top_k_top_p_min_p_sampling_from_probs_torch)
         TorchNativeAttnBackend.init_forward_metadata = _begin(TorchNativeAttnBackend.init_forward_metadata)
         for name in ENCODER_LENS:
             setattr(TorchNativeAttnBackend, name, _attend(getattr(TorchNativeAttnBackend, name)))
@@ -53,6 +54,21 @@ class PureTorchPlatform(CpuDeviceMixin, SRTPlatform):  # type: ignore[misc]  # s
 
     def get_compile_backend(self, mode: str | None = None) -> str:
         return "eager"
+
+
+def _draw(whole: Callable[..., Any]) -> Callable[..., Any]:
+    """SGLang's sampling, without its assertion that nobody asks for min_p while seeds draw: the server would die of it.
+
+    What it is about is a sum that is not 1, which `seeded_choice` does not need.
+    """
+
+    def draw(
+        probs: Any, top_ks: Any, top_ps: Any, min_ps: Any, need_min_p_sampling: bool, *more: Any, **options: Any
+    ) -> Any:
+        kept = likely(probs, min_ps) if need_min_p_sampling else probs
+        return whole(kept, top_ks, top_ps, min_ps, False, *more, **options)
+
+    return draw
 
 
 def _begin(whole: Callable[..., None]) -> Callable[..., None]:

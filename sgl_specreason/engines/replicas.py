@@ -16,6 +16,7 @@ from sgl_specreason.engines.servers import EngineSpec, number_given
 from sgl_specreason.engines.transport import Health
 from sgl_specreason.errors import UsageError
 from sgl_specreason.text.steps import Author
+from sgl_specreason.words import counted
 
 MOST_REPLICAS = 64
 NOWHERE = "http://127.0.0.1:9"
@@ -84,7 +85,7 @@ def check(role: Author, count: int) -> None:
     if not 1 <= count <= MOST_REPLICAS:
         raise UsageError(f"{option} {count}: must be from 1 to {MOST_REPLICAS}")
     if count > 1 and find_spec("sglang_router") is None:
-        raise UsageError(f"{option} {count} needs sglang-router: pip install 'sgl-specreason[cluster]'")
+        raise UsageError(f"{option} {count} needs sglang-router: pip install -e '.[cluster]' in your checkout")
 
 
 def machines(args: Mapping[Author, Sequence[str]]) -> int:
@@ -102,7 +103,7 @@ def spread(spec: EngineSpec, replicas: int, cards: int) -> EngineSpec:
     own = (sizes["tp"] or 1) * (sizes["pp"] or 1)
     if sizes["dp"] and "--enable-dp-attention" not in spec.args:
         own *= sizes["dp"]
-    words = f"{spec.role}: its arguments spread it over {own} cards"
+    words = f"{spec.role}: its arguments spread it over {counted(own, 'card')}"
     if nodes > 1 and replicas > 1:
         raise UsageError(
             f"--{spec.role}-replicas {replicas} with --nnodes {nodes}: start such engines yourself and give their router's URL"

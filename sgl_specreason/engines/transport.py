@@ -71,7 +71,7 @@ class Answer(NamedTuple):
     retries: int = 0
 
 
-class _Asked(NamedTuple):
+class Asked(NamedTuple):
     """One exchange as it is sent."""
 
     verb: str
@@ -135,14 +135,14 @@ class Transport:
         """
         body = None if data is None else orjson.dumps(data)
         headers = self._headers | ({ROUTING_KEY: key} if key else {})
-        asked = _Asked(verb, path, body, headers, timeout_s or self._timeout_s, parse, streamed)
+        asked = Asked(verb, path, body, headers, timeout_s or self._timeout_s, parse, streamed)
         try:
             return self._answer(asked, data or {}, patient, control)
         finally:
             if data is not None and "rid" in data:
                 self._names.pop(data["rid"], None)
 
-    def _answer(self, asked: "_Asked", data: dict[str, Any], patient: bool, control: Control | None) -> Answer:
+    def _answer(self, asked: "Asked", data: dict[str, Any], patient: bool, control: Control | None) -> Answer:
         failures = _Failures()
         while True:
             self._check(control)
@@ -178,7 +178,7 @@ class Transport:
 
     def _is_well(self) -> bool:
         """Whether the server is up: then a request that always fails is itself the trouble. Proxies answer for dead servers."""
-        return isinstance(self._exchange(_Asked("GET", "/health", None, self._headers, HEALTH_TIMEOUT_S)), dict)
+        return isinstance(self._exchange(Asked("GET", "/health", None, self._headers, HEALTH_TIMEOUT_S)), dict)
 
     def _check(self, control: Control | None = None) -> None:
         """Raises what no request can get past."""
@@ -189,7 +189,7 @@ class Transport:
         if lost := self.health.lost:
             raise EngineGone(lost)
 
-    def _exchange(self, asked: "_Asked") -> dict[str, Any] | Failure:
+    def _exchange(self, asked: "Asked") -> dict[str, Any] | Failure:
         try:
             status, said, content = self._bytes(asked)
         except (NewConnectionError, ConnectTimeoutError) as error:
@@ -214,7 +214,7 @@ class Transport:
             return Failure("answer", "an object was expected")
         return Failure("final", str(answer["error"])) if "error" in answer else answer
 
-    def _bytes(self, asked: "_Asked") -> tuple[int, Any, bytes]:
+    def _bytes(self, asked: "Asked") -> tuple[int, Any, bytes]:
         """Status, headers and body of one exchange."""
         reply = self._pool.urlopen(
             asked.verb,

@@ -10,6 +10,7 @@ import sglang as sgl
 from sglang.lang.interpreter import ProgramState
 
 from sgl_specreason.engines.account import Aborted
+from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.errors import ContextFull, RequestError
 from sgl_specreason.method.ahead import Ticket
 from sgl_specreason.method.live import Live, Phase
@@ -95,6 +96,7 @@ def generate(
     if before is not None and t.live and t.live.listener and t.live.as_it_grows:
         phase: Phase = "answer" if purpose == "answer" else "thought"
         f.set_var("hear", partial(_heard, t.live, phase, author, before))
+    _check_min_p(backend(f), t.policy.min_p)
     f += sgl.gen(
         "text",
         max_tokens=max_tokens,
@@ -114,3 +116,11 @@ def _heard(live: Live, phase: Phase, author: Author, before: str, text: str) -> 
     live.control.check()
     if live.listener:
         live.listener.growing(phase, author, before + text)
+
+
+def _check_min_p(engine: Endpoint, min_p: float) -> None:
+    """Raises RequestError for an engine that would die of it."""
+    if min_p and not engine.takes_min_p:
+        raise RequestError(
+            f"{engine.role}: min_p cannot be used with an engine that has --enable-deterministic-inference"
+        )

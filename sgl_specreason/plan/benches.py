@@ -2,18 +2,21 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sgl_specreason.errors import UsageError
+from sgl_specreason.plan import choices
 from sgl_specreason.plan.catalog import Bench, Field
+from sgl_specreason.text import hub
 from sgl_specreason.typed import Misfit, typed
+from sgl_specreason.words import counted
 
 DATA_VARIABLE = "SPECREASON_DATA"
-LETTERS = "ABCDEFGHIJ"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +24,7 @@ class Row:
     """One problem: its id within the bench, its text, the gold answer, and what else its prompt template is given.
 
     Of a multiple-choice problem, `choices` is the list as it is shown, `answer` its right letter, and `permutation` says
-    which of the source's choices (0: the right one) stands at each letter.
+    which of the source's choices (0: the right one) stands at each letter, where they were shuffled.
     """
 
     id: str
@@ -82,38 +85,67 @@ def load_rows(bench: Bench, data: Path | None = None) -> Rows:
 def _row(bench: Bench, where: str, item: Any) -> Row:
     if not isinstance(item, dict):
         raise UsageError(f"{where}: a JSON object was expected")
-    row = Row(
-        id=_field(bench, where, item, "id"),
-        problem=_field(bench, where, item, "problem"),
-        answer=_field(bench, where, item, "answer"),
-    )
-    if "wrong" not in bench.fields:
-        return row
-    choices = [row.answer, *(_text(where, item, column, "wrong choice") for column in bench.columns("wrong"))]
-    order = shuffled(row.problem, len(choices))
-    lines = [f"{LETTERS[place]}. {choices[at].strip()}" for place, at in enumerate(order)]
-    return replace(row, answer=LETTERS[order.index(0)], choices="\n".join(lines), permutation=order)
+    row_id, problem = _field(bench, where, item, "id"), _field(bench, where, item, "problem")
+    if "choices" not in bench.fields:
+        row = Row(id=row_id, problem=problem, answer=_field(bench, where, item, "answer"))
+        if "wrong" not in bench.fields:
+            return row
+        wrong = [_text(where, item, column, "wrong choice") for column in bench.columns("wrong")]
+        found = choices.of_right_and_wrong(problem, row.answer, wrong)
+    else:
+        try:
+            column = _column(bench, item, "answer")
+            if (answer := _value(item, column)) is None:
+                raise UsageError(f"no {column!r} (the bench's answer) in this row{_has(item, column)}")
+            found = choices.of_list(_listed(bench, item), answer, first=bench.choices_from)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from None
+    return Row(id=row_id, problem=problem, answer=found.letter, choices=found.lines, permutation=found.permutation)
 
 
-def shuffled(question: str, count: int) -> tuple[int, ...]:
-    """An order of `count` choices that depends on the question's text and on nothing else."""
-    digests = [hashlib.sha256(f"{question}\0{number}".encode()).digest() for number in range(count)]
-    return tuple(sorted(range(count), key=digests.__getitem__))
+def _listed(bench: Bench, item: dict[str, Any]) -> choices.Listed:
+    """The choices of a row: in one column, or in several, whose names are then their labels."""
+    columns = bench.columns("choices")
+    if len(columns) > 1:
+        return choices.listed({column: _value(item, column) for column in columns}, "choices")
+    if (value := _value(item, columns[0])) is None:
+        raise UsageError(f"no {columns[0]!r} (the bench's choices) in this row{_has(item, columns[0])}")
+    return choices.listed(value, columns[0])
+
+
+def _has(item: dict[str, Any], column: str) -> str:
+    """The columns of a row that lacks this one."""
+    return "" if column in item else f"; it has {', '.join(map(str, item))}"[:200]
+
+
+def _column(bench: Bench, item: dict[str, Any], name: Field) -> str:
+    """The first of the field's columns that this row has."""
+    columns = bench.columns(name)
+    return next((column for column in columns if _value(item, column) is not None), columns[0])
+
+
+def _value(item: dict[str, Any], column: str) -> Any:
+    """What stands in a column; a name with dots leads into tables, as "question.stem"."""
+    found: Any = item
+    for key in [column] if column in item else column.split("."):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
 
 
 def _field(bench: Bench, where: str, item: dict[str, Any], name: Field) -> str:
-    """The first of the field's columns that this row has; a row without an id is known by its number."""
-    columns = bench.columns(name)
-    column = next((column for column in columns if column in item), columns[0])
-    if name == "id" and item.get(column) is None:
+    """What a row has in this field; a row without an id is known by its number."""
+    column = _column(bench, item, name)
+    if name == "id" and _value(item, column) is None:
         return where.rsplit(":", 1)[-1]
     return _text(where, item, column, name)
 
 
 def _text(where: str, item: dict[str, Any], column: str, what: str) -> str:
-    value = item.get(column)
+    value = _value(item, column)
     if value is None or value == "" or str(value).isspace():
-        raise UsageError(f"{where}: no {column!r} (the bench's {what}) in this row")
+        raise UsageError(f"{where}: no {column!r} (the bench's {what}) in this row{_has(item, column)}")
+    if what == "answer" and isinstance(value, float) and math.isfinite(value):
+        value = int(value) if value.is_integer() else str(value)
     try:
         return str(typed(value, str | int, column))  # type: ignore[arg-type]
     except Misfit as misfit:
@@ -144,6 +176,7 @@ def _read_jsonl(path: Path) -> list[tuple[str, Any]]:
 
 
 def _read_hub(bench: Bench) -> list[tuple[str, Any]]:
+    trouble = hub.trouble()
     import datasets
 
     source = bench.source
@@ -157,13 +190,17 @@ def _read_hub(bench: Bench) -> list[tuple[str, Any]]:
                 f"bench {bench.name}: {source.hub} is gated. 1. Log in on the hub and accept the set's terms on its page. "
                 "2. Make a read token in your settings there. 3. Give it with `hf auth login` or in $HF_TOKEN."
             ) from None
+        if trouble:
+            raise UsageError(
+                f"bench {bench.name}: {source.hub} is not on this machine, {trouble}; give the rows with --data FILE.jsonl"
+            ) from None
         first = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
         raise UsageError(
             f"bench {bench.name}: {source.hub} cannot be loaded from the hub ({type(error).__name__}: {first}); "
             "give the rows with --data FILE.jsonl"
         ) from None
     if source.rows is not None and len(rows) != source.rows:
-        raise UsageError(f"{source.hub}: {len(rows)} rows, {source.rows} were expected")
+        raise UsageError(f"{source.hub}: {counted(len(rows), 'row')}, {source.rows} were expected")
     return [(f"{source.hub}:{number}", dict(row)) for number, row in enumerate(rows, 1)]
 
 

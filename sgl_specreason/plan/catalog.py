@@ -19,20 +19,21 @@ from sgl_specreason.method.policy import Method, Policy, Settings
 from sgl_specreason.method.score import JUDGES, RANGES
 from sgl_specreason.paths import find
 from sgl_specreason.plan.checkpoints import BUNDLED
-from sgl_specreason.plan.memory import Quantization, Shape
+from sgl_specreason.plan.shapes import Quantization, Shape
 from sgl_specreason.text.steps import Author
 from sgl_specreason.typed import Number, Positive, nearest, typed
 
 Kind = Literal["benches", "pairs", "presets", "sweeps"]
 Grader = Literal["math", "integer", "letter", "number"]
 Template = Literal["chatml", "chatml-think", "qwen3", "r1"]
-Field = Literal["id", "problem", "answer", "wrong"]
+Field = Literal["id", "problem", "answer", "wrong", "choices"]
 Sampling = Literal["temperature", "top_p", "top_k", "min_p"]
-Columns = Annotated[list[str], Meta(min_length=1, max_length=9)]
+Columns = Annotated[list[str], Meta(min_length=1, max_length=10)]
 SINGULAR: dict[Kind, str] = {"benches": "bench", "pairs": "pair", "presets": "preset", "sweeps": "sweep"}
 BUNDLE = "bundled:"
 OUR_ARGUMENTS = ("--model-path", "--model", "--port", "--api-key")
 MOST_POINTS = 1000
+MOST_WRONG = 9
 NAME_BYTES = 64
 _NAME = re.compile(r"[^\W_][\w.+-]*")  # it becomes a part of folders' names
 
@@ -97,8 +98,9 @@ class _File(_Table, frozen=True, kw_only=True):
 class Bench(_File, frozen=True, kw_only=True):
     """One file of `eval/benches/`.
 
-    `fields` maps id, problem, answer (and, for choices, wrong) to the columns of its rows. `private` says that no text of a
-    problem may be written anywhere.
+    `fields` maps id, problem, answer to the columns of its rows, and for multiple choice either choices, a list, of which answer
+    names one (an index from `choices_from`, a letter, a label or the text), or wrong, the others than the one in answer.
+    `private` says that no text of a problem may be written anywhere.
     """
 
     source: Source = Source()
@@ -108,6 +110,20 @@ class Bench(_File, frozen=True, kw_only=True):
     concurrency: Positive = 1
     fields: dict[Field, Columns | str] = {}
     private: bool = False
+    choices_from: Literal[0, 1] = 0
+
+    def __post_init__(self) -> None:
+        _File.__post_init__(self)
+        if {"wrong", "choices"} <= self.fields.keys():
+            raise UsageError(
+                "fields.wrong and fields.choices: give one of them, choices where one column lists them all"
+            )
+        if len(self.columns("wrong")) > MOST_WRONG:
+            raise UsageError(f"fields.wrong: {MOST_WRONG} columns are the most")
+
+    @property
+    def has_choices(self) -> bool:
+        return not self.fields.keys().isdisjoint({"wrong", "choices"})
 
     def columns(self, field: Field) -> list[str]:
         """Of these, the first one that a row has is taken, since copies of a set differ."""

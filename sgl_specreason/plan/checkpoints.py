@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sgl_specreason.errors import UsageError, one_line
-from sgl_specreason.plan.memory import GIB, Shape
+from sgl_specreason.plan.shapes import GIB, Shape
+from sgl_specreason.text.tokenizers import near
 from sgl_specreason.typed import typed
 
 BUNDLED = Path(__file__).parent.parent / "demo" / "models"
@@ -38,7 +39,9 @@ def shape(model: str) -> Shape | str:
     """The shape of the model in a folder, or of a hub id that is here, by its config.json; or why it cannot be told, in words."""
     path = config_file(model)
     if path is None:
-        return f"{model} has no config.json on this machine"
+        if os.path.isdir(model):
+            return f"the folder {model} has no config.json"
+        return f"{model} has no config.json on this machine{near(model)}"
     try:
         config = json.loads(path.read_text("utf-8"))
         found = _shape(config, path.parent) if isinstance(config, dict) else "it holds no table"

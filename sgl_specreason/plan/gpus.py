@@ -30,8 +30,9 @@ KNOWN = {
     "A4000": Known((8, 6), {16: 16376}), "A5000": Known((8, 6), {24: 24564}), "A6000": Known((8, 6), {48: 49140}),
     "3090": Known((8, 6), {24: 24576}), "4080": Known((8, 9), {16: 16376}), "4090": Known((8, 9), {24: 24564}),
     "L4": Known((8, 9), {24: 23034}), "L40": Known((8, 9), {48: 46068}), "L40S": Known((8, 9), {48: 46068}),
+    "L20": Known((8, 9), {48: 46068}),
     "6000ADA": Known((8, 9), {48: 49140}), "H20": Known((9, 0), {96: 97871}), "H100": Known((9, 0), {80: 81559}),
-    "H100NVL": Known((9, 0), {94: 95830}), "H200": Known((9, 0), {141: 143771}),
+    "H100NVL": Known((9, 0), {94: 95830}), "H800": Known((9, 0), {80: 81559}), "H200": Known((9, 0), {141: 143771}),
     "GH200": Known((9, 0), {96: 97871, 120: 97871, 480: 97871}),  # 120 and 480 are of the processor beside it
     "B200": Known((10, 0), {180: 183359, 192: 183359}), "GB200": Known((10, 0), {186: 189471, 192: 189471}),
     "B300": Known((10, 3), {288: 275040}), "5080": Known((12, 0), {16: 16303}), "5090": Known((12, 0), {32: 32607}),
@@ -47,7 +48,9 @@ _REST = re.compile(
 )
 SLICE_LESS_GB = 0.75
 """A MIG slice has up to this much less than its name says (3g.40gb: 39.25 GiB)."""
-_SPEC = re.compile(r"(?:(\d{1,4})x)?(\S.{0,79})", re.ASCII | re.IGNORECASE)
+_COUNT_FIRST = re.compile(r"(?P<count>\d{1,4})\s*(?:[x×*]\s*|\s(?=\s*[a-z]))(?P<words>\S.{0,79})", re.ASCII | re.I)
+_COUNT_LAST = re.compile(r"(?P<words>\S{0,79}?[a-z].*?)\s*[x×*:]\s*(?P<count>\d{1,4})", re.ASCII | re.I)
+_SLICE = re.compile(r"(?:MIG[ -]?)?(\d+G\.(\d+)GB)", re.ASCII | re.I)
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(?:GI?B?)?", re.ASCII | re.IGNORECASE)
 FLASH_HEADS = (64, 128, 256)
 FP8 = (8, 9)
@@ -98,21 +101,37 @@ def _known(name: str) -> tuple[str, Known | None, list[str]]:
 
 def named(spec: str) -> list[Gpu]:
     """The GPUs of `--gpus`: COUNTxGB or COUNTxCARD, and CARD for one; a size may follow a card's name. Raises UsageError."""
-    match = _SPEC.fullmatch(spec)
-    count, words = (int(match[1] or 1), match[2]) if match else (0, "")
+    count, words = _counted(spec.strip())
     name, known, rest = _known(words)
-    size = _SIZE.fullmatch(words)
-    if not known and not (match and match[1] and size):
-        unknown = (
-            f"no card named {words} is known"
-            if match and match[1]
-            else "wants COUNTxGB or COUNTxCARD, as 2x80 or 1xH100"
+    size, part = _SIZE.fullmatch(words), _SLICE.fullmatch(words)
+    if known:
+        memory_gb = _size(spec, known, rest)
+    elif part:
+        name, memory_gb = f"MIG {part[1].lower()}", float(part[2]) - SLICE_LESS_GB
+    elif size and (count or not words.isdecimal()):
+        memory_gb = float(size[1])
+    else:
+        unknown = f"no card named {words} is known" if count else "wants COUNTxGB or COUNTxCARD, as 2x80 or 1xH100"
+        raise UsageError(
+            f"--gpus {spec}: {unknown}; cards that are known are {', '.join(KNOWN)}; of another one give the memory, as 1x48"
         )
-        raise UsageError(f"--gpus {spec}: {unknown}; cards that are known are {', '.join(KNOWN)}")
-    memory_gb = _size(spec, known, rest) if known else float(size[1]) if size else 0
+    count = 1 if count is None else count
     if not 1 <= count <= MOST_CARDS or not 1 <= memory_gb <= MOST_GB:
         raise UsageError(f"--gpus {spec}: wants 1 to {MOST_CARDS} cards of 1 to {MOST_GB} GB")
     return [Gpu(name=name or "GPU", memory_gb=memory_gb, capability=known.capability if known else None)] * count
+
+
+def _counted(spec: str) -> tuple[int | None, str]:
+    """How many, and of what: 2x80, 2 x H100, 2 H100, H100x2 and H100:2; None where nobody says how many.
+
+    What stands after a name may be its size, as in A100:40GB.
+    """
+    if first := _COUNT_FIRST.fullmatch(spec):
+        return int(first["count"]), first["words"]
+    last = _COUNT_LAST.fullmatch(spec)
+    if last and (known := _known(last["words"])[1]) and int(last["count"]) not in known.mib:
+        return int(last["count"]), last["words"]
+    return None, spec
 
 
 def _size(spec: str, known: Known, rest: Sequence[str]) -> float:

@@ -12,12 +12,13 @@ from sgl_specreason.errors import UsageError, one_line
 from sgl_specreason.method.policy import is_alone, plain
 from sgl_specreason.method.trajectory import Texts
 from sgl_specreason.plan.checkpoints import config_file, files_gb, shape
-from sgl_specreason.plan.memory import Shape
-from sgl_specreason.plan.placement import CPU_GB
+from sgl_specreason.plan.fitting import CPU_GB
 from sgl_specreason.plan.plan import Plan, Variant
+from sgl_specreason.plan.shapes import Shape
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.steps import BLANK_LINE, Author
 from sgl_specreason.text.vocabulary import Vocabulary
+from sgl_specreason.words import counted
 
 INPUT_SPARE, TOTAL_SPARE = 7, 2
 """A prompt is refused above a context of this many tokens less; prompt and reply together are cut there."""
@@ -39,10 +40,7 @@ def check(plan: Plan, chats: dict[Author, ChatFormat], rooms: dict[Author, Room]
     rows = [(row.id, plan.texts(row, chats)) for row in plan.problems]
     lacks: list[tuple[int, str]] = []
     for role, room in rooms.items():
-        variants = [
-            variant for variant in plan.variants if not is_alone(variant.method) or plain(variant.method) == role
-        ]
-        if not variants:
+        if not (variants := _on(plan, role)):
             continue
         vocabulary = chats[role].vocabulary
         budget = max(variant.policy.budget_tokens for variant in variants)
@@ -64,6 +62,90 @@ def check(plan: Plan, chats: dict[Author, ChatFormat], rooms: dict[Author, Room]
             lacks.append((fitting, words))
     if lacks:
         raise UsageError(min(lacks)[1])
+
+
+def check_budgets(plan: Plan) -> None:
+    """Raises UsageError where budget and answer alone are more than a planned cache holds: no tokenizer is needed to tell."""
+    for role, tokens in caches(plan.specs).items():
+        variants = _on(plan, role)
+        if variants and (most := max(_at_most(variant, role) for variant in variants)) > tokens:
+            variant = max(variants, key=lambda variant: _at_most(variant, role))
+            raise UsageError(
+                f"{role}'s cache holds {tokens} tokens, and a trajectory may need {most} besides its prompt "
+                f"({variant.policy.budget_tokens} of --budget-tokens, the rest of --answer-tokens): give a smaller "
+                f"--budget-tokens or {_cache_room(role, tokens).remedy}"
+            )
+
+
+def caches(specs: Sequence[EngineSpec]) -> dict[Author, int]:
+    """How many tokens each engine's cache will hold; nothing of one whose cache SGLang sizes."""
+    found = {spec.role: number_given(spec.args, "--max-total-tokens") for spec in specs}
+    return {role: tokens for role, tokens in found.items() if tokens}
+
+
+def held(infos: dict[Author, dict[str, Any]]) -> dict[Author, int]:
+    """How many tokens the caches of running engines hold by their own /server_info; nothing of one that does not say."""
+    found = {role: info.get("max_total_num_tokens") for role, info in infos.items()}
+    return {role: tokens for role, tokens in found.items() if isinstance(tokens, int)}
+
+
+def places(plan: Plan, tokens: dict[Author, int]) -> dict[Author, int]:
+    """How many trajectories at their budget caches of so many tokens have room for, over all replicas, prompts not counted."""
+    return {
+        role: count * plan.replicas.get(role, 1) // max(_at_most(variant, role) for variant in _on(plan, role))
+        for role, count in tokens.items()
+        if _on(plan, role)
+    }
+
+
+def crowding(plan: Plan, tokens: dict[Author, int]) -> list[str]:
+    """What is to be said of trajectories that cannot all be in the caches at once, where each holds so many tokens."""
+    room = places(plan, tokens)
+    if plan.concurrency == "auto" or not room:
+        return []
+    most = max(min(room.values()), 1)
+    if min(plan.concurrency, plan.expected) <= most:
+        return []
+    room_for = counted(most, "trajectory", "trajectories")
+    return [
+        f"--concurrency {plan.concurrency}: the caches have room for {room_for} at the budget; of more some wait, or "
+        f"lose what was computed of them and pay for it again. Give --concurrency {most}, a smaller budget, or more cache"
+    ]
+
+
+def cut_short(plan: Plan) -> list[str]:
+    """What is to be said of budgets beyond what a pair's file states as its models' contexts."""
+    lines = []
+    for role, model in plan.placement.pair.models.items() if plan.placement else ():
+        context = model.shape.context if model.shape else 0
+        most = max((_at_most(variant, role) for variant in _on(plan, role)), default=0)
+        if context and most > context:
+            lines.append(
+                f"{role}: the pair's file states a context of {context:,} tokens; a thought and an answer of {most:,} end there"
+            )
+    return lines
+
+
+def _on(plan: Plan, role: Author) -> list[Variant]:
+    """The variants whose trajectories are in this engine's cache."""
+    return [variant for variant in plan.variants if not is_alone(variant.method) or plain(variant.method) == role]
+
+
+def _at_most(variant: Variant, role: Author) -> int:
+    """What an engine holds of a trajectory at its budget, without the prompt."""
+    policy = variant.policy
+    return policy.budget_tokens + (policy.answer_tokens if _answers(variant) == role else 0)
+
+
+def _answers(variant: Variant) -> str:
+    """Which engine writes the answer."""
+    return plain(variant.method) if is_alone(variant.method) else variant.policy.answer_by
+
+
+def check_models(plan: Plan, chats: dict[Author, ChatFormat]) -> None:
+    """Raises UsageError where base is to speculate with a small that has another vocabulary."""
+    if plan.decode:
+        plan.decode.check(chats, {spec.role: vocabulary_size(spec) for spec in plan.specs})
 
 
 def check_sizes(specs: Sequence[EngineSpec]) -> None:
@@ -126,8 +208,7 @@ def rest_of(vocabulary: Vocabulary, texts: Texts, variant: Variant, role: Author
     judging = not is_alone(variant.method) and role == "base"
     turns = (texts.judge_open, texts.judge_closed, texts.binary_open, texts.binary_closed) if judging else ("",)
     needed = [len(vocabulary.ids(turn)) + INPUT_SPARE for turn in turns]
-    author = plain(variant.method) if is_alone(variant.method) else policy.answer_by
-    if author == role:
+    if _answers(variant) == role:
         closings = [f"\n{texts.think_end}{BLANK_LINE}"]
         if policy.on_budget == "answer":
             closings.append(BLANK_LINE + texts.close)

@@ -7,16 +7,10 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
-
+from sgl_specreason.plan.shapes import GIB, Quantization, Shape
 from sgl_specreason.text.steps import Author
-from sgl_specreason.typed import LARGEST, Positive
 
-GIB = 2**30
-Quantization = Literal["none", "fp8", "fp8-checkpoint"]
-"""fp8: a bfloat16 checkpoint that SGLang quantises when it has loaded it. fp8-checkpoint: its weights are 8 bits already."""
 TRAJECTORY_TOKENS = 12288
 """Of one trajectory: 8,192 thinking tokens (the benches' budget), 1,024 of answer, and problem, draft and judge turn."""
 SIZES = (1, 2, 4, 8)
@@ -37,61 +31,31 @@ SMALL_CARD_GB = 40
 ROUND = 1024
 
 
-class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the arithmetic needs of a model's config.json. `parameters_b` is for models that are no dense transformers.
-
-    `bits` is what a weight of a layer takes in a checkpoint that is `quantized` (the method, as config.json names it), scales
-    included, of which there is one for a `group` of weights. `checkpoint_gb` is the size of its files, where they are here.
-    """
-
-    layers: Positive
-    hidden: Positive
-    intermediate: Positive
-    heads: Positive
-    kv_heads: Positive
-    head_dim: Positive
-    vocabulary: Positive
-    context: Positive
-    tied: bool = False
-    parameters_b: Annotated[float, Meta(ge=0.001, le=LARGEST)] | None = None
-    bits: Annotated[float, Meta(ge=1, le=32)] = 16
-    quantized: str = ""
-    group: Positive = 1
-    checkpoint_gb: Annotated[float, Meta(gt=0, le=LARGEST)] | None = None
-
-    @property
-    def embeddings(self) -> int:
-        """Parameters of the embeddings and the output, which stay at 16 bits when the layers are quantised."""
-        return self.vocabulary * self.hidden * (1 if self.tied else 2)
-
-    @property
-    def parameters(self) -> int:
-        """All parameters; biases are too few to matter."""
-        if self.parameters_b is not None:
-            return round(self.parameters_b * 1e9)
-        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
-        layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
-        return self.layers * layer + self.embeddings + self.hidden
-
-    def weights_gb(self, quantization: Quantization = "none") -> float:
-        """The weights as they come, or with the layers at 8 bits."""
-        if self.checkpoint_gb and quantization != "fp8":
-            return self.checkpoint_gb
-        bits = self.bits if quantization == "none" else min(8, self.bits)
-        return ((self.parameters - self.embeddings) * bits / 8 + self.embeddings * 2) / GIB
-
-    def kv_bytes(self, tp: int = 1) -> int:
-        """Of a token on each of `tp` cards, at 16 bits. Fewer key-value heads than cards: each card has a whole one."""
-        return 2 * self.layers * max(1, self.kv_heads // tp) * self.head_dim * 2
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """An engine to be placed. `tp` fixes over how many cards its layers are split; None: whatever gives most room."""
+    """An engine to be placed. `tp` fixes over how many cards its layers are split; None: whatever gives most room.
+
+    `draft` is the model that guesses its tokens in the same process, `guesses` how many at a time.
+    """
 
     shape: Shape
     quantization: Quantization = "none"
     tp: int | None = None
+    draft: Shape | None = None
+    guesses: int = 0
+
+    def weights_gb(self, *, loading: bool = False) -> float:
+        """Of all that it loads; `loading`: while it does, since 8 bits are made of 16 on the card, when all of them are there."""
+        made: Quantization = "fp8" if self.quantization == "fp8" and not loading else "none"
+        own = self.shape.weights_gb("none" if loading and self.quantization == "fp8" else self.quantization)
+        return own + (self.draft.weights_gb(made) if self.draft else 0)
+
+    def kv_bytes(self, tp: int) -> int:
+        """Of a token on each of `tp` cards. SGLang 0.5.23 takes a draft's layers to be like the engine's own where it counts
+        what fits (model_executor/pool_configurator.py)."""
+        own = self.shape.kv_bytes(tp)
+        alike = own * self.draft.layers // self.shape.layers if self.draft else 0
+        return own + max(alike, self.draft.kv_bytes(tp) if self.draft else 0)
 
     def splits(self, cards: int, sizes: Sequence[int] = SIZES) -> list[int]:
         """Over how many of `cards` it can be split."""
@@ -103,16 +67,20 @@ class Demand:
         Read in 0.5.23: models/llama.py and its kin, distributed/utils.py, and of quantised layers quantization/fp8.py,
         marlin_utils.py and awq/schemes/awq_linear.py. Fewer key-value heads than cards are copied.
         """
-        shape = self.shape
-        if shape.heads % tp:
-            return f"{shape.heads} attention heads"
-        if shape.kv_heads % tp and tp % shape.kv_heads:
-            return f"{shape.kv_heads} key-value heads"
-        if shape.intermediate % (tp * shape.group):
-            return f"{shape.intermediate} intermediate dimensions" + (
-                f" in groups of {shape.group}" * (shape.group > 1)
-            )
-        return f"{shape.quantized} weights" if tp > 1 and shape.quantized in UNSPLIT else ""
+        if own := _hindrance(self.shape, tp):
+            return own
+        of_draft = _hindrance(self.draft, tp) if self.draft else ""
+        return f"{of_draft} of its draft model" if of_draft else ""
+
+
+def _hindrance(shape: Shape, tp: int) -> str:
+    if shape.heads % tp:
+        return f"{shape.heads} attention heads"
+    if shape.kv_heads % tp and tp % shape.kv_heads:
+        return f"{shape.kv_heads} key-value heads"
+    if shape.intermediate % (tp * shape.group):
+        return f"{shape.intermediate} intermediate dimensions" + (f" in groups of {shape.group}" * (shape.group > 1))
+    return f"{shape.quantized} weights" if tp > 1 and shape.quantized in UNSPLIT else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,11 +100,12 @@ class Runtime:
     def headroom_gb(self, role: Author, demand: Demand, tp: int) -> float:
         """What must stay free of weights and cache on each card: context, workspace, activations, logits, graphs."""
         shape = demand.shape
-        rows = max(self.batch, LOGIT_ROWS if role == "base" else 0)
+        # a guess and the token before it are verified together
+        rows = max(self.batch * (demand.guesses + 1), LOGIT_ROWS if role == "base" else 0)
         # a matrix of logits and one of log-probabilities; gathering them from several cards takes one more
         logits = (2 + (tp > 1)) * 4 * rows * shape.vocabulary
         activations = 2 * 2 * self.chunk * (3 * shape.intermediate // tp + 6 * shape.hidden)
-        graphs = self.batch * GRAPH_GB + (PREFILL_GRAPHS_GB if self.prefill_graphs else 0)
+        graphs = self.batch * GRAPH_GB * (2 if demand.draft else 1) + (PREFILL_GRAPHS_GB if self.prefill_graphs else 0)
         return PROCESS_GB + WORKSPACE_GB + (logits + activations) / GIB + graphs
 
 
@@ -229,13 +198,11 @@ class _Side:
 
     @classmethod
     def of(cls, role: Author, demand: Demand, tp: int, runtime: Runtime) -> "_Side":
-        weights = demand.shape.weights_gb(demand.quantization) / tp
         return cls(
-            weights=weights,
-            # 8 bits are made of 16 on the card, when all of them are there
-            loading=demand.shape.weights_gb() / tp if demand.quantization == "fp8" else weights,
+            weights=demand.weights_gb() / tp,
+            loading=demand.weights_gb(loading=True) / tp,
             headroom=runtime.headroom_gb(role, demand, tp),
-            kv=demand.shape.kv_bytes(tp),
+            kv=demand.kv_bytes(tp),
         )
 
     @property

@@ -2,31 +2,29 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgl_specreason.engines import replicas
+from sgl_specreason.engines import arguments, replicas
 from sgl_specreason.engines.cards import order
+from sgl_specreason.engines.decode import Decode
 from sgl_specreason.engines.servers import ROLES, EngineSpec, cpu_args, cpu_env
 from sgl_specreason.errors import UsageError
 from sgl_specreason.plan import catalog, gpus
 from sgl_specreason.plan.catalog import Bench, Model, Pair
+from sgl_specreason.plan.fitting import fitting, in_words, needs_gpu, remedies, shape_of
 from sgl_specreason.plan.memory import TRAJECTORY_TOKENS, Layout
 from sgl_specreason.plan.options import Options
-from sgl_specreason.plan.placement import (
-    Placement,
-    check_cards,
-    fitting,
-    in_words,
-    needs_gpu,
-    place,
-    remedies,
-)
+from sgl_specreason.plan.placement import Placement, check_cards, place
 from sgl_specreason.text.steps import Author
+from sgl_specreason.text.tokenizers import no_model
 
 LONGEST_PART = 48
 AUTO = "auto"
+CPU_CACHE_TOKENS = 32768
+"""Of a pair whose file says nothing, on a machine without a GPU."""
 COMFORT = 3
 """Side by side, so many trajectories should have room where there is a choice of pairs."""
 
@@ -42,8 +40,11 @@ class Choice:
     placement: Placement | None = None
 
 
-def engines_for(options: Options, bench: Bench) -> Choice:
-    """The pair and how to start it. Attached servers name their own models later. Raises UsageError for what cannot fit."""
+def engines_for(options: Options, bench: Bench, decode: Decode | None = None) -> Choice:
+    """The pair and how to start it, with room for the speculation with which base is also served.
+
+    Attached servers name their own models later. Raises UsageError for what cannot fit.
+    """
     counts: dict[Author, int] = {"small": options.small_replicas, "base": options.base_replicas}
     for role, count in counts.items():
         replicas.check(role, count)
@@ -51,19 +52,56 @@ def engines_for(options: Options, bench: Bench) -> Choice:
         raise UsageError("--base-model and --small-model go together: give both or neither")
     if options.base_url is not None:
         return _attached(options)
+    _check_models(_named(options))
     cards = gpus.named(options.gpus) if options.gpus else gpus.found()
-    pair, why = _pair(options, bench, cards)
-    if cards:
-        check_cards(pair, cards)
-        mine = gpus.of_one_replica(cards, counts)
-        placement = place(pair, mine * replicas.machines(pair.args))
-        specs = tuple(replicas.spread(_on_gpu(placement, role), counts[role], len(mine)) for role in ROLES)
-        return Choice(pair=pair, why=why, specs=specs, hardware=in_words(cards), placement=placement)
+    return _on_gpus(options, bench, decode, cards, counts) if cards else _on_this_cpu(options, bench, decode, counts)
+
+
+def _check_models(pair: Pair | None) -> None:
+    """Raises UsageError for a name that no model can have, before anything is reckoned with it."""
+    for role, model in pair.models.items() if pair else ():
+        if words := no_model(model.path):
+            raise UsageError(f"{role} model {model.path or repr('')}: {words}")
+
+
+def _on_gpus(
+    options: Options, bench: Bench, decode: Decode | None, cards: Sequence[gpus.Gpu], counts: dict[Author, int]
+) -> Choice:
+    """The pair on the cards of one replica of each engine, and as many of these as there are to be."""
+    group = gpus.of_one_replica(cards, counts)
+    named = _named(options)
+    with _of_one_replica(cards, group):
+        pair, why = (named, "") if named else _automatic_pair(bench, group, decode)
+    check_cards(pair, cards)
+    _check_vocabularies(pair, decode)
+    with _of_one_replica(cards, group):
+        placement = place(pair, group * replicas.machines(pair.args), decode)
+    _check_args(pair)
+    specs = tuple(replicas.spread(_on_gpu(placement, role), counts[role], len(group)) for role in ROLES)
+    return Choice(pair=pair, why=why, specs=specs, hardware=in_words(cards), placement=placement)
+
+
+@contextmanager
+def _of_one_replica(cards: Sequence[gpus.Gpu], group: Sequence[gpus.Gpu]) -> Iterator[None]:
+    """What cannot be of some of the cards is said to be of one replica's part of them."""
+    try:
+        yield
+    except UsageError as error:
+        if len(group) == len(cards):
+            raise
+        raise UsageError(f"one replica's part of {in_words(cards)}: {error}") from None
+
+
+def _on_this_cpu(options: Options, bench: Bench, decode: Decode | None, counts: dict[Author, int]) -> Choice:
+    named = _named(options)
+    pair, why = (named, "") if named else _automatic_pair(bench, (), decode)
     if needs_gpu(pair):
         raise UsageError(
-            f"pair {pair.name} needs GPUs ({' or '.join(remedies(pair, cards)) or 'several'}) and this machine has no GPU; "
+            f"pair {pair.name} needs GPUs ({' or '.join(remedies(pair, ())) or 'several'}) and this machine has no GPU; "
             "try --pair demo, or --base-url and --small-url of running servers; --gpus with --dry-run plans for other machines"
         )
+    _check_vocabularies(pair, decode)
+    _check_args(pair)
     specs = tuple(replicas.spread(_on_cpu(pair, role), counts[role], 0) for role in ROLES)
     return Choice(pair=pair, why=why, specs=specs, hardware="none (CPU, pure torch)")
 
@@ -79,26 +117,37 @@ def _attached(options: Options) -> Choice:
         raise UsageError(
             "--pair auto is for engines that would be started: name the pair that the servers have, or none"
         )
-    if options.pair or options.base_model:
-        pair, _ = _pair(options, None, ())
-    return Choice(pair=pair, hardware="unknown (attached servers)")
+    return Choice(pair=_named(options) or pair, hardware="unknown (attached servers)")
 
 
-def _pair(options: Options, bench: Bench | None, cards: Sequence[gpus.Gpu]) -> tuple[Pair, str]:
-    """The pair that was asked for, or the one for these cards and why."""
+def _check_vocabularies(pair: Pair, decode: Decode | None) -> None:
+    """Raises UsageError where the shapes alone tell that SGLang refuses small as a draft model."""
+    shapes = {role: shape_of(model) for role, model in pair.models.items()}
+    if decode:
+        decode.check_sizes({role: shape.vocabulary if shape else None for role, shape in shapes.items()})
+
+
+def _check_args(pair: Pair) -> None:
+    """Raises UsageError for arguments of the pair's file that SGLang does not know."""
+    for role, words in pair.args.items():
+        try:
+            arguments.check(words)
+        except UsageError as error:
+            raise UsageError(f"pair {pair.name}: args.{role}: {error}") from None
+
+
+def _named(options: Options) -> Pair | None:
+    """The pair that was asked for; None where one is to be chosen."""
     if options.base_model is not None and options.small_model is not None:
         if options.pair:
             raise UsageError("give --pair or --base-model and --small-model, not both")
         name = "+".join(map(_part, (options.base_model, options.small_model)))
         base, small = Model(model=options.base_model), Model(model=options.small_model)
-        return Pair(name=name, title="given models", base=base, small=small), ""
-    if options.pair and options.pair != AUTO:
-        return catalog.load_pair(options.pair), ""
-    assert bench is not None
-    return _automatic_pair(bench, cards)
+        return Pair(name=name, title="given models", base=base, small=small)
+    return catalog.load_pair(options.pair) if options.pair and options.pair != AUTO else None
 
 
-def _automatic_pair(bench: Bench, cards: Sequence[gpus.Gpu]) -> tuple[Pair, str]:
+def _automatic_pair(bench: Bench, cards: Sequence[gpus.Gpu], decode: Decode | None) -> tuple[Pair, str]:
     """The pair for these cards, and why: of those with room for COMFORT trajectories the one with the largest base."""
     if bench.source.generator == "demo":
         return catalog.load_pair("demo"), "pair auto: demo, which was trained for this bench"
@@ -107,12 +156,18 @@ def _automatic_pair(bench: Bench, cards: Sequence[gpus.Gpu]) -> tuple[Pair, str]
     if not all(card.memory_gb for card in cards):
         raise UsageError(f"--pair auto: {in_words(cards)}: a pair cannot be chosen for it; name one with --pair")
     pairs = [pair for name in catalog.names("pairs") if (pair := catalog.load_pair(name)).auto]
-    found = [(pair, layouts[0]) for pair in pairs if _suits(pair, cards) and (layouts := fitting(pair, cards))]
+    pairs = [pair for pair in pairs if _can_draft(pair, decode)]
+    suiting = [pair for pair in pairs if _suits(pair, cards)]
+    found = [
+        (pair, layouts[0])
+        for pair in suiting
+        if (layouts := fitting(pair, [*cards] * replicas.machines(pair.args), decode))
+    ]
     if not found:
         least = min(pairs, key=lambda pair: pair.base.shape.parameters if pair.base.shape else math.inf, default=None)
         raise UsageError(
             f"--bench {bench.name}: {in_words(cards)} found, and every pair that can answer it needs more"
-            + (f" (the smallest, {least.name}: {' or '.join(remedies(least, cards))})" if least else "")
+            + (f" (the smallest, {least.name}: {' or '.join(remedies(least, cards, decode))})" if least else "")
             + "; use --base-url and --small-url of running servers, or --pair demo to try the plumbing (its tiny models cannot "
             "answer this)"
         )
@@ -130,6 +185,15 @@ def _size(item: tuple[Pair, Layout]) -> tuple[int, bool, int]:
     return parameters, pair.base.quantization == "none", layout.tokens
 
 
+def _can_draft(pair: Pair, decode: Decode | None) -> bool:
+    """Whether small can guess base's tokens, as far as the shapes tell."""
+    try:
+        _check_vocabularies(pair, decode)
+    except UsageError:
+        return False
+    return True
+
+
 def _suits(pair: Pair, cards: Sequence[gpus.Gpu]) -> bool:
     """8 bits only where the cards are known to compute with them."""
     return pair.base.quantization == "none" or all(card.capability and card.capability >= gpus.FP8 for card in cards)
@@ -140,7 +204,8 @@ def _on_gpu(placement: Placement, role: Author) -> EngineSpec:
 
 
 def _on_cpu(pair: Pair, role: Author) -> EngineSpec:
-    return _spec(pair, role, cpu_args(pair.max_total_tokens.get(role, 32768)), cpu_env())
+    args = (*cpu_args(pair.max_total_tokens.get(role, CPU_CACHE_TOKENS)), *pair.args.get(role, ()))
+    return _spec(pair, role, args, cpu_env())
 
 
 def _spec(pair: Pair, role: Author, args: tuple[str, ...], env: dict[str, str]) -> EngineSpec:

@@ -3,37 +3,23 @@
 Starts nothing. That the arguments mean what is thought here was read in SGLang 0.5.23.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from msgspec.structs import replace
-
 from sgl_specreason.engines.cards import Gpu
-from sgl_specreason.engines.replicas import SIZES
-from sgl_specreason.engines.servers import ROLES, number_given
+from sgl_specreason.engines.decode import Decode
+from sgl_specreason.engines.servers import ROLES
 from sgl_specreason.errors import UsageError
-from sgl_specreason.plan import checkpoints, gpus
-from sgl_specreason.plan.catalog import Model, Pair
+from sgl_specreason.plan import gpus
+from sgl_specreason.plan.catalog import Pair
+from sgl_specreason.plan.fitting import draft_shape, fitting, in_words, lack, shape_of, split_of, unknown
 from sgl_specreason.plan.gpus import FP8, Attention, attention
-from sgl_specreason.plan.memory import (
-    DRIVER_GB,
-    GIB,
-    LOGIT_ROWS,
-    TRAJECTORY_TOKENS,
-    Demand,
-    Layout,
-    Shape,
-    Share,
-    layouts,
-    where,
-)
+from sgl_specreason.plan.memory import LOGIT_ROWS, Layout, Share, where
+from sgl_specreason.plan.shapes import Shape
 from sgl_specreason.text.steps import Author
+from sgl_specreason.words import counted
 
-CPU_GB = 2.0
-"""Models with more weights are not for pure torch on a CPU."""
-MORE_CARDS = (2, 4, 8)
 FRACTIONS: dict[Author, str] = {"small": "0.15", "base": "0.85"}
 """What models of unknown size get: guesses."""
 NEEDS = {"awq": (7, 5), "gptq": (8, 0), "fp8": (8, 0), "modelopt": FP8}
@@ -47,7 +33,8 @@ LEAST = (7, 5)
 class Placement:
     """A pair on its cards, of which each engine has some as its `seats`.
 
-    `layout` is None where a model's size or a card's memory is not known; `others` are the ways not taken, in words.
+    `layout` is None where a model's size or a card's memory is not known; `others` are the ways not taken, in words. `decode` is
+    the speculation with which base is served for some methods.
     """
 
     pair: Pair
@@ -56,6 +43,7 @@ class Placement:
     seats: dict[Author, tuple[int, ...]]
     others: tuple[str, ...]
     attention: Attention
+    decode: Decode | None = None
 
     def args(self, role: Author) -> tuple[str, ...]:
         """SGLang's arguments for an engine, those of the pair's file last: the last one given wins."""
@@ -102,12 +90,28 @@ class Placement:
         else:
             lines += [f"{self.layout.words()} in each cache", *(f"not taken: {words}" for words in self.others)]
             lines += _table(self.layout)
+        if drafting := self._drafting():
+            lines.append(drafting)
         lines.append(f"attention: {self.attention.backend or 'default'}, pages of 1 token; {self.attention.why}")
         lines += gpus.notes(self.cards)
         for role in ROLES:
             if given := " ".join(self.pair.args.get(role, [])):
                 lines.append(f"{role}: the pair's own arguments come last and win: {given}")
         return "\n".join(lines)
+
+    def _drafting(self) -> str:
+        """What speculation adds to base, in words."""
+        if self.decode is None:
+            return ""
+        shape = draft_shape(self.pair, self.decode)
+        name = self.decode.draft_model(self.pair.small.path)
+        if not name:
+            return f"with --decode {self.decode.algorithm} base loads no model besides its own"
+        words = f"with --decode {self.decode.algorithm} base loads {name} in its own process, too"
+        if not isinstance(shape, Shape):
+            return f"{words}; its memory is not reckoned: {shape}"
+        room = "" if self.layout is None else ", and its row above has room for that, its cache and its graphs"
+        return f"{words}: {shape.weights_gb():.1f} GB{room}"
 
     def record(self) -> dict[str, Any]:
         """The choices for a run's config.json."""
@@ -119,13 +123,16 @@ class Placement:
         }
 
 
-def place(pair: Pair, cards: Sequence[Gpu]) -> Placement:
-    """The roomiest way to serve the pair on the cards. Raises UsageError, with what would fit, where there is none."""
+def place(pair: Pair, cards: Sequence[Gpu], decode: Decode | None = None) -> Placement:
+    """The roomiest way to serve the pair on the cards, with room for speculation where base is also served with it.
+
+    Raises UsageError, with what would fit, where there is none.
+    """
     shapes = [shape for model in pair.models.values() if (shape := shape_of(model))]
-    found = fitting(pair, cards)
+    found = fitting(pair, cards, decode)
     known = len(shapes) == len(pair.models)
     if not found and known and all(card.memory_gb for card in cards):
-        raise UsageError(_lack(pair, cards))
+        raise UsageError(lack(pair, cards, decode))
     seats: dict[Author, tuple[int, ...]]
     seats = {"small": found[0].small.cards, "base": found[0].base.cards} if found else _seats(pair, cards)
     lowest = min((card.capability for card in cards if card.capability), default=None)
@@ -136,6 +143,7 @@ def place(pair: Pair, cards: Sequence[Gpu]) -> Placement:
         seats=seats,
         others=tuple(layout.words() for layout in found[1:3]),
         attention=attention(lowest, [shape.head_dim for shape in shapes]) if known else UNTOLD,
+        decode=decode,
     )
 
 
@@ -158,10 +166,10 @@ def check_cards(pair: Pair, cards: Sequence[Gpu]) -> None:
 
 def _seats(pair: Pair, cards: Sequence[Gpu]) -> dict[Author, tuple[int, ...]]:
     """Where the engines sit of which too little is known to choose: as the pair's file says, or on the only card."""
-    small, base = _tp(pair, "small") or 1, _tp(pair, "base") or (1 if len(cards) == 1 else 0)
+    small, base = split_of(pair, "small") or 1, split_of(pair, "base") or (1 if len(cards) == 1 else 0)
     if not base:
         raise UsageError(
-            f"pair {pair.name}: over how many of {len(cards)} cards base goes cannot be reckoned: "
+            f"pair {pair.name}: over how many of {counted(len(cards), 'card')} base goes cannot be reckoned: "
             f"{'; '.join(unknown(pair)) or 'the memory of the cards is not known'}; fetch it (hf download MODEL config.json) "
             "first, or give tp_size or shape under [base] of a pair's file"
         )
@@ -169,80 +177,6 @@ def _seats(pair: Pair, cards: Sequence[Gpu]) -> dict[Author, tuple[int, ...]]:
         raise UsageError(f"pair {pair.name}: tp_size = {max(small, base)}, and there are {in_words(cards)}")
     first = small if small + base <= len(cards) else 0
     return {"small": tuple(range(small)), "base": tuple(range(first, first + base))}
-
-
-def _tp(pair: Pair, role: Author) -> int | None:
-    """Over how many cards the pair's file splits an engine."""
-    return pair.models[role].tp_size or number_given(pair.args.get(role, ()), *SIZES["tp"])
-
-
-def _demands(pair: Pair) -> dict[Author, Demand]:
-    """What each engine needs, of those whose model's size is known."""
-    return {
-        role: Demand(shape=shape, quantization=model.quantization, tp=_tp(pair, role))
-        for role, model in pair.models.items()
-        if (shape := shape_of(model))
-    }
-
-
-def fitting(pair: Pair, cards: Sequence[Gpu]) -> list[Layout]:
-    """Every layout of the pair on the cards, the roomiest first; none too where a model's size or a card's is not known."""
-    demands = _demands(pair)
-    total = [card.memory_gb for card in cards if card.memory_gb]
-    if len(demands) < len(ROLES) or len(total) < len(cards):
-        return []
-    free = [
-        min(size, (size if card.free_gb is None else card.free_gb) + DRIVER_GB)
-        for size, card in zip(total, cards, strict=True)
-    ]
-    pinned = pair.max_total_tokens
-    return layouts(free, demands["base"], demands["small"], max(pinned.values()) if len(pinned) == len(ROLES) else None)
-
-
-def needs_gpu(pair: Pair) -> bool:
-    """Whether the pair's models are too large for a CPU, as far as is known."""
-    return sum(_weights_gb(model) or 0 for model in pair.models.values()) > CPU_GB
-
-
-def unknown(pair: Pair) -> list[str]:
-    """Why the models' shapes are not known, of those whose are not."""
-    return [
-        f"{role}: {checkpoints.shape(model.path)}" for role, model in pair.models.items() if shape_of(model) is None
-    ]
-
-
-def _weights_gb(model: Model) -> float | None:
-    shape = shape_of(model)
-    return shape.weights_gb() if shape else checkpoints.files_gb(model.path)
-
-
-def remedies(pair: Pair, cards: Sequence[Gpu]) -> list[str]:
-    """What would make the pair fit, in words: 8 bits, more of these cards, the least single card."""
-    found = []
-    base = pair.models["base"]
-    if (
-        base.quantization == "none"
-        and cards
-        and all(card.capability is None or card.capability >= FP8 for card in cards)
-    ):
-        halved = replace(pair, base=replace(base, quantization="fp8"))
-        ready = replace(pair, base=replace(base, quantization="fp8-checkpoint"))
-        if fitting(halved, cards):
-            found.append('quantization = "fp8" for base in a pair file of your own')
-        elif fitting(ready, cards):
-            found.append('a base that comes in 8 bits (quantization = "fp8-checkpoint" in a pair file of your own)')
-    if cards:
-        more = next((count for count in MORE_CARDS if count > len(cards) and fitting(pair, [cards[0]] * count)), None)
-        found += [f"{more} such cards"] if more else []
-    sizes = (size for size, least in gpus.sizes().items() if fitting(pair, [Gpu(name="", memory_gb=least)]))
-    found += [f"a card of {size} GB" for size in [next(sizes, None)] if size]
-    return found
-
-
-def shape_of(model: Model) -> Shape | None:
-    """A model's shape: the pair file's, else its config.json's where that is on this machine, else None."""
-    found = model.shape or checkpoints.shape(model.path)
-    return found if isinstance(found, Shape) else None
 
 
 def _args(layout: Layout, role: Author) -> list[str]:
@@ -273,26 +207,3 @@ def _table(layout: Layout) -> list[str]:
         *lines,
         f"left, GB: {left}",
     ]
-
-
-def _lack(pair: Pair, cards: Sequence[Gpu]) -> str:
-    demands = _demands(pair)
-    for role, demand in demands.items():
-        if demand.tp and (hindrance := demand.hindrance(demand.tp)):
-            return f"pair {pair.name}: tp_size = {demand.tp} of {role}: SGLang cannot split its {hindrance} over so many cards"
-        if demand.tp and demand.tp > len(cards):
-            return f"pair {pair.name}: tp_size = {demand.tp} of {role}, and there are {in_words(cards)}"
-    weights = {role: demand.shape.weights_gb(demand.quantization) for role, demand in demands.items()}
-    kv = sum(demand.shape.kv_bytes() for demand in demands.values())
-    return (
-        f"pair {pair.name} does not fit {in_words(cards)}: {weights['base']:.1f} GB of base weights, {weights['small']:.1f} of "
-        f"small's, {TRAJECTORY_TOKENS * kv / GIB:.1f} for one trajectory in both caches, and room to run; what would fit: "
-        + ("; ".join(remedies(pair, cards)) or "nothing known")
-    )
-
-
-def in_words(cards: Sequence[Gpu]) -> str:
-    """ "2 x NVIDIA H100 80GB HBM3 (80 GB)"."""
-    sizes = [f"{card.memory_gb:.0f} GB" if card.memory_gb else "memory unknown" for card in cards]
-    kinds = Counter(f"{card.name} ({size})" for card, size in zip(cards, sizes, strict=True))
-    return ", ".join(f"{count} x {kind}" for kind, count in kinds.items()) or "no GPU"

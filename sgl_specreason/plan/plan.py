@@ -103,6 +103,13 @@ class Plan:
             found[variant.speculates] = (*found.get(variant.speculates, ()), variant)
         return found
 
+    def engine(self, role: Author, *, speculating: bool = False) -> EngineSpec:
+        """How an engine is started; base with token-level speculation, or without."""
+        spec = next(spec for spec in self.specs if spec.role == role)
+        if role == "base" and speculating and self.decode:
+            return self.decode.served(spec, self.models["small"])
+        return spec
+
     def settings(self, variant: Variant) -> dict[str, Any]:
         """Everything that a run's numbers depend on and that resuming must not change."""
         return {

@@ -35,7 +35,10 @@ def resolve(options: Options) -> Plan:
     _check_prompt(bench)
     _check_urls(options)
     variants = _variants(options, sweep, preset.policy, bench.policy)
-    choice = engines_for(options, bench)
+    decode = _decode(options, variants)
+    choice = engines_for(options, bench, decode)
+    if decode:
+        _check_decode(variants, starts=bool(choice.specs), on_gpu=choice.placement is not None)
     pair = choice.pair
     whole = {} if pair.think_tags else {"on_budget": "stop"}  # the response is cut, unless somebody asks for an answer
     if pair.policy or whole:
@@ -56,7 +59,7 @@ def resolve(options: Options) -> Plan:
         concurrency=concurrency,
         trust_remote_code=pair.trust_remote_code,
         hardware=choice.hardware,
-        decode=_decode(options, variants, starts=bool(choice.specs), on_gpu=choice.placement is not None),
+        decode=decode,
         think_tags=(pair.think_tags[0], pair.think_tags[1]) if pair.think_tags else ("", ""),
         why=choice.why,
         placement=choice.placement,
@@ -67,7 +70,7 @@ def resolve(options: Options) -> Plan:
 
 def _check_prompt(bench: Bench) -> None:
     """Raises UsageError where the bench's template does not show what its rows have."""
-    shown = {"problem", "choices"} if "wrong" in bench.fields else {"problem"}
+    shown = {"problem", "choices"} if bench.has_choices else {"problem"}
     fitting = [name for name, words in PLACEHOLDERS.items() if set(words) == shown]
     if bench.prompt not in fitting:
         raise UsageError(
@@ -85,22 +88,25 @@ def _check_urls(options: Options) -> None:
             raise UsageError(f"{option}: a user and a password in a URL are not sent; give a key with --api-key")
 
 
-def _decode(options: Options, variants: tuple[Variant, ...], *, starts: bool, on_gpu: bool) -> Decode | None:
+def _decode(options: Options, variants: tuple[Variant, ...]) -> Decode | None:
+    """How base speculates for the methods with +decode; None where there is none."""
     given = {"algorithm": options.decode, "tokens": options.decode_tokens, "model": options.decode_model}
     given = {name: value for name, value in given.items() if value is not None}
-    kinds = {variant.speculates for variant in variants}
-    if True not in kinds:
-        if given:
-            raise UsageError("--decode, --decode-tokens and --decode-model are for methods with +decode")
-        return None
+    if any(variant.speculates for variant in variants):
+        return Decode(**given)  # type: ignore[arg-type]
+    if given:
+        raise UsageError("--decode, --decode-tokens and --decode-model are for methods with +decode")
+    return None
+
+
+def _check_decode(variants: tuple[Variant, ...], *, starts: bool, on_gpu: bool) -> None:
     if starts and not on_gpu:
         raise UsageError(
             "methods with +decode need a GPU, since the kernels of SGLang's speculation do; "
             "or give --base-url of a server that speculates"
         )
-    if not starts and len(kinds) > 1:
+    if not starts and len({variant.speculates for variant in variants}) > 1:
         raise UsageError("a running base speculates or does not: methods with +decode and others are two runs then")
-    return Decode(**given)  # type: ignore[arg-type]
 
 
 def _is_url(text: str) -> bool:

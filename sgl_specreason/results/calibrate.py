@@ -1,5 +1,5 @@
-"""Owns what a judge's answers are worth, from run folders alone: which it gives, how well they tell right from wrong, and which
-threshold keeps a stated risk. Knows no engines.
+"""Owns what a judge's answers are worth, from run folders alone: which it gives, how well they tell right from wrong, and what
+each threshold keeps. Knows no engines, and recommends nothing (recommend.py).
 
 What is right: a step by the generator on the `demo` bench, and on every bench whether the trajectory ended right, which
 says less of one step.
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sgl_specreason.method.score import RANGES, ScoreRule
-from sgl_specreason.results.certify import certify, confidence_of_each, problems_needed
+from sgl_specreason.method.score import ScoreRule
+from sgl_specreason.results import stats
 from sgl_specreason.results.lines import Finished, Record, Said
-from sgl_specreason.results.summary import Run, base_of, differing, outcomes
+from sgl_specreason.results.summary import Run
+from sgl_specreason.words import counted
 
 if TYPE_CHECKING:
     from sgl_specreason.demo.problems import Problem
@@ -113,24 +114,33 @@ def auroc(right: Floats, wrong: Floats) -> float:
 
 
 def aurocs(drafts: Drafts, name: str) -> tuple[float, float]:
-    """Of a signal, to tell right steps from wrong ones, and steps of trajectories that ended right."""
+    """Of a signal, to tell right steps from wrong ones, and steps of trajectories that ended right; NaN of fewer than FEW."""
     values, right, ended = signal(drafts, name), drafts["step_right"], drafts["ended_right"]
     of = [_known_of(values[these]) for these in (right == 1, right == 0, ended, ~ended)]
-    return auroc(of[0], of[1]), auroc(of[2], of[3])
+    return _told(*of[:2]), _told(*of[2:])
+
+
+def _told(right: Floats, wrong: Floats) -> float:
+    return math.nan if min(len(right), len(wrong)) < stats.FEW else auroc(right, wrong)
 
 
 def entropy_bits(shares: ArrayLike) -> Any:
     """Of a distribution, or of each of several, in bits."""
     columns = np.moveaxis(np.asarray(shares), -1, 0)  # one after the other: of millions, all at once would be much
-    return -sum(p * np.log2(np.where(p > 0, p, 1)) for p in columns)
+    return sum(p * -np.log2(np.where(p > 0, p, 1)) for p in columns) + 0.0  # or no surprise at all is -0.0
+
+
+def keeps(drafts: Drafts, rule: ScoreRule, threshold: float) -> NDArray[np.bool_]:
+    """Whether this threshold keeps each draft."""
+    if rule == "p_ge":
+        return np.asarray(drafts["digits"][:, math.ceil(threshold) :].sum(axis=1) >= 0.5)
+    return signal(drafts, rule) >= threshold
 
 
 def acceptance(drafts: Drafts, rule: ScoreRule, threshold: float) -> tuple[float, float, float]:
     """The shares of all drafts, of right ones and of wrong ones that this threshold keeps; NaN where there are none."""
-    above = drafts["digits"][:, math.ceil(threshold) :]
-    keeps = above.sum(axis=1) >= 0.5 if rule == "p_ge" else signal(drafts, rule) >= threshold
-    right = drafts["step_right"]
-    return _share(keeps), _share(keeps[right == 1]), _share(keeps[right == 0])
+    kept, right = keeps(drafts, rule, threshold), drafts["step_right"]
+    return _share(kept), _share(kept[right == 1]), _share(kept[right == 0])
 
 
 def _share(values: NDArray[Any]) -> float:
@@ -152,26 +162,16 @@ def with_digits(drafts: Drafts) -> Drafts:
     return drafts if has.all() else np.asarray(drafts[has])
 
 
-def calibration(runs: Sequence[Run], *, risk: float, confidence: float) -> str:
-    """The report, as Markdown that also reads as text."""
-    lines: list[str] = []
-    for run in runs:
-        run.read(outcomes, judged_drafts)
-        drafts = drafts_of([run])
-        if len(drafts):
-            lines += _about(run, drafts)
-    lines += _recommendations(runs, risk=risk, confidence=confidence)
-    return "\n".join(lines) + "\n"
-
-
-def _about(run: Run, drafts: Drafts) -> Iterator[str]:
+def about(run: Run, drafts: Drafts) -> Iterator[str]:
+    """What the judge of one run said and what that is worth, as Markdown that also reads as text."""
     policy = run.policy
     yield f"## {run.path.name}"
     yield ""
     right = _right(drafts)
     words = "" if math.isnan(right) else f", {_percent(right)} % of them right"
     settings = f"judge {policy.judge}, rule {policy.score_rule}, threshold {policy.threshold:g}"
-    yield f"{run.method}, {settings}: {len(drafts)} judged drafts of {len(run.outcomes)} trajectories{words}."
+    attempts = counted(len(run.outcomes), "trajectory", "trajectories")
+    yield f"{run.method}, {settings}: {counted(len(drafts), 'judged draft')} of {attempts}{words}."
     yield ""
     mass = _known_of(drafts["label_mass"])
     if len(mass):
@@ -179,7 +179,11 @@ def _about(run: Run, drafts: Drafts) -> Iterator[str]:
     digits = with_digits(drafts)
     if len(digits):
         yield from _digits(digits)
-    yield from _aurocs(drafts)
+    if run.summary.n < stats.FEW:
+        yield f"Fewer than {stats.FEW} problems are too few to say anything of how well these tell right from wrong."
+        yield ""
+    else:
+        yield from _aurocs(drafts)
     if len(digits):
         yield from _thresholds(digits)
     yield ""
@@ -202,12 +206,18 @@ def _digits(drafts: Drafts) -> Iterator[str]:
 
 
 def _aurocs(drafts: Drafts) -> Iterator[str]:
+    missing = False
     yield "| what base said | AUROC, step right | AUROC, trajectory right |"
     yield "|---|--:|--:|"
     for name, words in SIGNALS.items():
         if not np.isnan(signal(drafts, name)).all():
-            yield f"| {words} | {' | '.join(map(_number, aurocs(drafts, name)))} |"
+            areas = aurocs(drafts, name)
+            missing = missing or any(map(math.isnan, areas))
+            yield f"| {words} | {' | '.join(map(_number, areas))} |"
     yield ""
+    if missing:
+        yield f"Fewer than {stats.FEW} right or wrong ones are too few to say anything of an AUROC: -."
+        yield ""
 
 
 def _thresholds(drafts: Drafts) -> Iterator[str]:
@@ -224,54 +234,9 @@ def _thresholds(drafts: Drafts) -> Iterator[str]:
         yield f"| {threshold} | {' | '.join(cells)} |"
 
 
-def _recommendations(runs: Sequence[Run], *, risk: float, confidence: float) -> Iterator[str]:
-    stated = f"at most {100 * risk:g} points below base with {100 * confidence:g} % confidence"
-    yield f"## A threshold that is {stated}"
-    yield ""
-    groups: dict[str, list[tuple[Run, Run]]] = {}
-    for run in runs:
-        base = base_of(run, runs)
-        if base is not None and run.method == "specreason" and not differing([run, base]):
-            policy = {key: value for key, value in run.settings.policy.items() if key != "threshold"}
-            groups.setdefault(str(sorted(policy.items())), []).append((run, base))
-    if not groups:
-        yield "Needs runs of specreason and of base on the same problems, best a sweep over the threshold."
-    each = confidence_of_each(confidence, len(groups))
-    for pairs in groups.values():
-        first = pairs[0][0]
-        rule = first.policy.score_rule
-        found = certify(pairs, risk=risk, confidence=each)
-        span = f"{RANGES[rule].low:g} to {RANGES[rule].high:g}"
-        yield f"Judge {first.policy.judge}, rule {rule} ({span}), {first.summary.n} problems:"
-        yield ""
-        yield "| threshold | kept % | points below base | p | certified |"
-        yield "|--:|--:|--:|--:|---|"
-        for row in found:
-            mark = "yes" if row.certified else "no"
-            yield f"| {row.threshold:g} | {_percent(row.acceptance)} | {_percent(row.loss)} | {row.p_value:.3g} | {mark} |"
-        yield ""
-        certified = [row for row in found if row.certified]
-        if certified:
-            yield f"Recommended: threshold {certified[-1].threshold:g}, the lowest one that is {stated}."
-        else:
-            needed = problems_needed(risk, confidence=each)
-            yield (
-                f"None of these can be certified: even a threshold that never loses needs {needed} problems for that. "
-                "Use more problems or state a larger risk (--risk)."
-            )
-        yield "This holds for problems like these ones; thresholds were tested from the highest down until one failed."
-        yield ""
-    if len(groups) > 1:
-        yield (
-            f"All that is certified above holds at once with {100 * confidence:g} % confidence: for that, each of the "
-            f"{len(groups)} tables was tested at {100 * each:g} % (Bonferroni)."
-        )
-        yield ""
-
-
 def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f}"
+    return "-" if math.isnan(value) else f"{100 * value:z.1f}"
 
 
 def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+    return "-" if math.isnan(value) else f"{value:z.3f}"

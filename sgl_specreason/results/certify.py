@@ -12,6 +12,9 @@ from sgl_specreason.results import stats
 from sgl_specreason.results.numbers import by_problem
 from sgl_specreason.results.summary import Run
 
+RISK, CONFIDENCE = 0.01, 0.95
+"""What is asked for where nobody says: at most one point below base."""
+
 
 def risk_p_value(losses: Sequence[float], risk: float, *, confidence: float) -> float:
     """A p-value against "the mean loss is above `risk`", for losses from -1 to 1 in an order that does not depend on them.
@@ -79,6 +82,39 @@ def problems_needed(risk: float, *, confidence: float) -> int:
     while not enough(most):
         most *= 2
     return bisect_left(range(most), True, lo=most // 2, key=enough)
+
+
+def least_risk(count: int, *, confidence: float) -> float:
+    """The least risk, in steps of a tenth of a point, at which so many problems can certify a threshold that never loses.
+
+    NaN where they can at none.
+    """
+
+    def enough(tenths: int) -> bool:
+        return risk_p_value([0.0] * count, tenths / 1000, confidence=confidence) <= 1 - confidence
+
+    tenths = bisect_left(range(1000), True, lo=1, key=enough)
+    return tenths / 1000 if tenths < 1000 else math.nan
+
+
+def points(risk: float) -> str:
+    """A risk in words."""
+    return "1 point" if risk == 0.01 else f"{100 * risk:.3g} points"
+
+
+def said_before(count: int, *, risk: float, confidence: float, groups: int = 1) -> str:
+    """What so many problems can certify of a sweep that has not run yet, of so many judges, in words."""
+    each = confidence_of_each(confidence, groups)
+    needed, least = problems_needed(risk, confidence=each), least_risk(count, confidence=each)
+    words = (
+        f"a threshold that is at most {points(risk)} below base with {100 * confidence:g} % confidence (report --calibrate) "
+        f"takes {needed} problems, even where nothing is lost; these are {count}"
+    )
+    if needed <= count:
+        return words
+    if math.isnan(least):
+        return f"{words}: too few to certify anything"
+    return f"{words}, which can show {points(least)} at best (--risk {100 * least:.3g})"
 
 
 def confidence_of_each(confidence: float, groups: int) -> float:

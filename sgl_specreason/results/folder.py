@@ -37,11 +37,11 @@ def fresh_folder(parent: Path, name: str) -> Path:
             raise UsageError(f"--out {parent}: cannot be written: {error.strerror}") from None
 
 
-def check_writable(parent: Path) -> None:
+def check_writable(parent: Path, option: str = "--out") -> None:
     """Raises UsageError if no folder can be made in `parent`; leaves nothing behind."""
     existing = next(path for path in [parent, *parent.absolute().parents] if os.path.exists(path))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UsageError(f"--out {parent}: {existing} cannot be written")
+        raise UsageError(f"{option} {parent}: {existing} cannot be written")
 
 
 def write_json(path: Path, content: Any) -> None:

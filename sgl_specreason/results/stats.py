@@ -63,8 +63,8 @@ def mean_ci95(values: Sequence[float], *, least: float = 0.0, most: float = 1.0)
 class Paired:
     """A method against another on the same problems: the difference of accuracies, its interval, and an exact sign test.
 
-    `better` and `worse` count the problems on which its mean over samples is higher and lower. The interval is NaN under 2
-    problems.
+    `better` and `worse` count the problems on which its mean over samples is higher and lower. Interval and p are NaN where there
+    are too few problems.
     """
 
     n: int
@@ -88,10 +88,10 @@ def paired(ours: Mapping[str, Sequence[bool]], theirs: Mapping[str, Sequence[boo
     return Paired(
         n=len(shared),
         difference=mean(differences),
-        ci95=mean_ci95(differences, least=-1),
+        ci95=mean_ci95(differences, least=-1) if len(shared) >= FEW else NO_INTERVAL,
         better=better,
         worse=worse,
-        sign_p=sign_test(better, worse),
+        sign_p=sign_test(better, worse) if len(shared) >= FEW else math.nan,
     )
 
 
@@ -124,7 +124,7 @@ def _fieller(tops: Sequence[float], bottoms: Sequence[float]) -> Interval:
     Latencies have no bounds that the unseen could be set to. NaN where every large r would do.
     """
     count = len(tops)
-    if count < 2:
+    if count < FEW:
         return NO_INTERVAL
     from scipy.special import stdtrit  # half a second that other numbers do not need
 

@@ -8,6 +8,7 @@ from typing import Any
 from sgl_specreason.results import stats
 from sgl_specreason.results.schema import Memory, ReplaySummary, Summary
 from sgl_specreason.results.summary import AgainstBase, Run, against_base, differing, knobs
+from sgl_specreason.words import counted
 
 ACCURACY = "accuracy % (95 %)"
 COLUMNS: tuple[tuple[str, str], ...] = (
@@ -45,7 +46,8 @@ OF_ACCURACY = (
     "the discarded ones."
 )
 TOO_FEW = (
-    f"Fewer than {stats.FEW} problems are too few to say anything of a difference or a speed-up: these are left out."
+    f"Fewer than {stats.FEW} problems are too few to say anything: differences, speed-ups and p are left out, and one problem "
+    "has no interval."
 )
 
 
@@ -114,7 +116,8 @@ def tabulated(
         cells = [_ratio(found) if found else "-" for found in speeds]
         _insert(rows, "mean s", ["speed-up (95 %)", *cells[1:]])
     notes = [*_conditions(summaries), *_samples(names, summaries), *_sign_tests(names, beside)]
-    notes += [TOO_FEW] if any(pairing and pairing.speed_up.too_few for pairing in beside) else []
+    few = any(pairing and pairing.speed_up.too_few for pairing in beside)
+    notes += [TOO_FEW] if few or any(0 < summary.n < stats.FEW for summary in summaries) else []
     return Table(rows=rows, notes=notes, title=_title(replays[0]) if replays else "")
 
 
@@ -152,7 +155,7 @@ def _cell(summary: Summary, key: str) -> str:
 
 
 def _difference(found: stats.Paired) -> str:
-    return "-" if found.too_few else _estimate(found.difference, found.ci95, "+.1f", 100)
+    return "-" if found.too_few else _estimate(found.difference, found.ci95, "+z.1f", 100)
 
 
 def _ratio(found: stats.Ratio) -> str:
@@ -183,22 +186,22 @@ def _conditions(summaries: Sequence[Summary]) -> list[str]:
     first = summaries[0]
     told = first.conditions
     lines = [
-        f"{first.bench}, pair {first.pair}, preset {first.preset}: {first.n} problems x {first.samples} samples, "
-        f"concurrency {first.concurrency}, budget {first.budget_tokens} thinking tokens.",
+        f"{first.bench}, pair {first.pair}, preset {first.preset}: {counted(first.n, 'problem')} x "
+        f"{counted(first.samples, 'sample')}, concurrency {first.concurrency}, budget {first.budget_tokens} thinking tokens.",
         f"Models: base {told.models.base}, small {told.models.small}. GPU: {told.gpu}. "
         f"sglang {told.versions.get('sglang', UNKNOWN)}."
-        + "".join(f" {count} replicas of {role}." for role, count in (told.replicas or {}).items()),
+        + "".join(f" {counted(count, 'replica')} of {role}." for role, count in (told.replicas or {}).items()),
         f"Rows sha256 {told.dataset_sha256[:12]}, judge prompt sha256 {told.prompts.get('judge', UNKNOWN)[:12]}.",
     ]
     lines += _of_replay(first) if isinstance(first, ReplaySummary) else [OF_ACCURACY]
     lines += [
-        f"{summary.method}: {summary.loops} of {summary.trajectories} thoughts were ended for going round in circles."
+        f"{summary.method}: {summary.loops} of {counted(summary.trajectories, 'thought')} ended for going round in circles."
         for summary in summaries
         if summary.loops
     ]
     lines += [
-        f"{summary.method}: at most {summary.most_at_once} trajectories ran side by side: its numbers are not those of "
-        f"concurrency {summary.concurrency}."
+        f"{summary.method}: at most {counted(summary.most_at_once, 'trajectory', 'trajectories')} ran side by side: its numbers "
+        f"are not those of concurrency {summary.concurrency}."
         for summary in summaries
         if summary.most_at_once is not None and summary.most_at_once < summary.concurrency
     ]
@@ -209,7 +212,7 @@ def _conditions(summaries: Sequence[Summary]) -> list[str]:
         if summary.accept_length_mean
     ]
     lines += [
-        f"{summary.method}: requests were tried again {summary.retries} times; its seconds hold these waits."
+        f"{summary.method}: requests were tried again {counted(summary.retries, 'time')}; its seconds hold these waits."
         for summary in summaries
         if summary.retries
     ]
@@ -228,8 +231,8 @@ def _warning(summary: Summary) -> str:
 def _of_replay(summary: ReplaySummary) -> list[str]:
     trace, memory = summary.trace, _held(summary.memory or Memory())
     lines = [
-        f"Trace: {trace.steps} steps of {trace.step_tokens_median:g} tokens (median; {trace.step_tokens_max} at most), "
-        f"thoughts of {trace.thinking_tokens_mean:.0f} (mean; {trace.thinking_tokens_max} at most), prompts of "
+        f"Trace: {counted(trace.steps, 'step')} of {trace.step_tokens_median:g} tokens (median; {trace.step_tokens_max} at "
+        f"most), thoughts of {trace.thinking_tokens_mean:.0f} (mean; {trace.thinking_tokens_max} at most), prompts of "
         f"{trace.prompt_tokens_mean:.0f}, answers of {trace.answer_tokens_mean:.0f}.",
         "Lengths and verdicts are the trace's; base and small alone write a thought of the same steps. Tokens are per "
         "trajectory, small's include the discarded ones; tokens/s counts kept thinking and answer tokens.",
@@ -270,7 +273,7 @@ def _samples(names: Sequence[str], summaries: Sequence[Summary]) -> list[str]:
 def _sign_tests(names: Sequence[str], beside: Sequence[AgainstBase | None]) -> list[str]:
     """Where few problems tell two methods apart, the interval is rough: the exact test stands beside it."""
     return [
-        f"{name} against base, of {paired.n} problems: better on {paired.better}, worse on {paired.worse}, "
+        f"{name} against base, of {counted(paired.n, 'problem')}: better on {paired.better}, worse on {paired.worse}, "
         f"exact sign test p = {paired.sign_p:.2g}."
         for name, pairing in zip(names, beside, strict=False)
         if pairing is not None and (paired := pairing.accuracy) and not paired.too_few

@@ -8,6 +8,7 @@ from sgl_specreason.errors import UsageError
 from sgl_specreason.results.lines import Finished, Record, Said
 from sgl_specreason.results.records import trajectories
 from sgl_specreason.results.summary import Run
+from sgl_specreason.words import counted
 
 BAR = " ▁▂▃▄▅▆▇█"
 COLOURS = {"base": "blue", "small": "yellow"}
@@ -25,9 +26,18 @@ def transcript(runs: Sequence[Run], wanted: str) -> str:
     found = [line for run in runs for record in trajectories(run.path, keys) for line in lines_of(run, record)]
     if not found:
         known = list(dict.fromkeys(record.problem_id for run in runs for record in trajectories(run.path)))
-        words = plain(f"there are {', '.join(known[:3])}, ..., {known[-1]}") if known else "nothing has ended there"
+        words = plain(_named(known)) if known else "nothing has ended there"
         raise UsageError(f"no trajectory {wanted} (PROBLEM or PROBLEM:SAMPLE); {words}")
     return "\n".join(found)
+
+
+def _named(known: Sequence[str]) -> str:
+    """Some of the problems that there are, or all of a few."""
+    if len(known) == 1:
+        return f"there is {known[0]}"
+    if len(known) <= 4:
+        return f"there are {', '.join(known[:-1])} and {known[-1]}"
+    return f"there are {', '.join(known[:3])}, ..., {known[-1]}"
 
 
 def lines_of(run: Run, record: Record) -> Iterator[str]:
@@ -39,12 +49,12 @@ def lines_of(run: Run, record: Record) -> Iterator[str]:
         yield ""
         said = _said(step)
         if step.draft is not None:
-            yield click.style(f"{number} small, {step.draft.tokens} tokens, rejected{said}", dim=True)
+            yield click.style(f"{number} small, {counted(step.draft.tokens, 'token')}, rejected{said}", dim=True)
             yield click.style(_text(step.draft.text, record), dim=True, strikethrough=True)
             said = ""
         colour = COLOURS[step.by]
         salvaged = f", {step.salvaged} of them small's" if step.salvaged else ""
-        yield click.style(f"{number} {step.by}, {step.tokens} tokens{salvaged}{said}", fg=colour, bold=True)
+        yield click.style(f"{number} {step.by}, {counted(step.tokens, 'token')}{salvaged}{said}", fg=colour, bold=True)
         yield click.style(_text(step.text, record), fg=colour)
     yield ""
     yield click.style(plain(f"answer, after {record.stop_reason}"), bold=True)
@@ -60,7 +70,7 @@ def _said(said: Said) -> str:
     if said.score is None:
         return ""
     bars = "".join(BAR[round(p * (len(BAR) - 1))] for p in said.digits)
-    return f", score {said.score:g}" + (f" [{bars}]" if bars else "")
+    return f", score {said.score:zg}" + (f" [{bars}]" if bars else "")
 
 
 def _text(text: str, record: Record) -> str:

@@ -48,11 +48,10 @@ def run(
     """
     plan, attached = serving.attached(plan, access, say)
     plan, rates = settled(plan, resume)
-    chats = load_chats(plan.tokenizer_places, plan.think_tags, trust_remote_code=plan.trust_remote_code, day=plan.day)
-    _check(plan, chats, attached, kind)
+    chats = checked(plan, attached, say, kind)
     top, folders = folders_of(plan, out, resume)
-    if plan.why:
-        say(plan.why)
+    for words in filter(None, [plan.why, *limits.crowding(plan, limits.caches(plan.specs)), *limits.cut_short(plan)]):
+        say(words)
     starts = Starts(plan=plan, access=access, logs=top / "logs", say=say)
     begun = partial(kind, chats=chats, say=say, keep_cache=access.keeps_cache)
     with held(top), _saying_how_to_go_on(top, interruption), _summarised(top), ExitStack() as whole:
@@ -81,17 +80,27 @@ def _unfinished(plan: Plan, runs: dict[Variant, RunFolder]) -> dict[bool, tuple[
     return {key: variants for key, variants in plan.stages.items() if not missing.isdisjoint(variants)}
 
 
-def _check(plan: Plan, chats: Chats, attached: Engines, kind: type[Session]) -> None:
-    """Raises UsageError where the plan does not fit its models, or the servers that run already."""
+def checked(plan: Plan, attached: Engines, say: Say, kind: type[Session] = Session) -> Chats:
+    """The models' chat formats. Raises UsageError where the plan does not fit its models, or the servers that run already.
+
+    What fits badly is said.
+    """
+    chats = load_chats(plan.tokenizer_places, plan.think_tags, trust_remote_code=plan.trust_remote_code, day=plan.day)
+    _check(plan, chats, attached, kind, say)
+    return chats
+
+
+def _check(plan: Plan, chats: Chats, attached: Engines, kind: type[Session], say: Say) -> None:
     if not attached:
-        if plan.decode:
-            plan.decode.check(chats, {spec.role: limits.vocabulary_size(spec) for spec in plan.specs})
+        limits.check_models(plan, chats)
         kind.check(plan, chats, limits.configured(plan.specs))
         limits.check_sizes(plan.specs)
         return
     infos = {role: servers.info(engine) for role, engine in attached.items()}
     serving.check_served(infos["base"], speculating=True in plan.stages)
     kind.check(plan, chats, limits.served(infos))
+    for words in limits.crowding(plan, limits.held(infos)):
+        say(words)
 
 
 def _check_started(

@@ -84,21 +84,17 @@ class Starts:
 
     def for_the_run(self) -> AbstractContextManager[Engines]:
         """Small's engine, which starts first: what it leaves free, base shares out. On a CPU both, side by side."""
-        specs = [self._spec(role) for role in ROLES]
+        specs = [self._keyed(self.plan.engine(role)) for role in ROLES]
         return startup.started(specs if all(spec.on_cpu for spec in specs) else specs[:1], self.logs, say=self.say)
 
     def for_a_stage(self, running: Engines, *, speculating: bool) -> AbstractContextManager[Engines]:
         """Base's engine where it is not `running`, with token-level speculation or without: each needs a start of its own."""
         if "base" in running:
             return nullcontext({})
-        spec = self._spec("base")
-        if speculating and self.plan.decode:
-            spec = self.plan.decode.served(spec, self.plan.models["small"])
-            return startup.started([spec], self.logs / "decode", say=self.say)
-        return startup.started([spec], self.logs, say=self.say)
+        spec = self._keyed(self.plan.engine("base", speculating=speculating))
+        return startup.started([spec], self.logs / "decode" if speculating else self.logs, say=self.say)
 
-    def _spec(self, role: Author) -> EngineSpec:
-        spec = next(spec for spec in self.plan.specs if spec.role == role)
+    def _keyed(self, spec: EngineSpec) -> EngineSpec:
         return replace(spec, api_key=self.access.api_key or spec.api_key)
 
 

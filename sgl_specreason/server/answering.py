@@ -15,6 +15,7 @@ from sgl_specreason.server.call import SpecReason
 from sgl_specreason.server.desk import Ticket
 from sgl_specreason.server.events import Answer, End, Event, Reply, Thought
 from sgl_specreason.server.metrics import Metrics
+from sgl_specreason.server.record import Recorder
 from sgl_specreason.server.refusal import (
     Refusal,
     deadline_exceeded,
@@ -47,33 +48,34 @@ class Patience:
 class Answering:
     """The choices of one request under way; `told` has what is said of them, in order.
 
-    Whoever makes one calls `begin`, and `end` in any case: what is not over then is ended.
+    Whoever makes one calls `begin`, and `end` in any case: what is not over then is ended. A `recorder` writes down each choice
+    under the request's `name`.
     """
 
-    def __init__(self, house: SpecReason, metrics: Metrics, *, heard: bool) -> None:
+    def __init__(
+        self, house: SpecReason, metrics: Metrics, *, heard: bool, name: str = "", recorder: Recorder | None = None
+    ) -> None:
         self.told: asyncio.Queue[Told] = asyncio.Queue()
         self.replies: dict[int, Reply] = {}
         self._house, self._metrics, self._heard = house, metrics, heard
+        self._name, self._recorder = name, recorder
         self._loop = asyncio.get_running_loop()
-        self._talks: list[tuple[Talk, Ticket]] = []
+        self.talks: list[Talk] = []
+        self._tickets: list[Ticket] = []
         self._came_s = time.monotonic()
         self._has_text = False
         self._why: Refusal | None = None
         self._timers: list[asyncio.TimerHandle] = []
 
-    @property
-    def talks(self) -> Sequence[Talk]:
-        return [talk for talk, _ in self._talks]
-
     async def begin(self, questions: Sequence[Question], patience: Patience) -> None:
         """Has the choices of a question worked on. Raises Refusal."""
         try:
-            asked = await asyncio.to_thread(self._house.prepare, questions[0])
+            asked = await self._loop.run_in_executor(self._house.renderer, self._house.prepare, questions[0])
         except UsageError as error:
             raise invalid(str(error), param="messages") from None
         if self._why is not None:  # the server has ended meanwhile
             raise self._why
-        talks = [
+        self.talks = [
             Talk(
                 replace(asked, question=question),
                 self._house.pair,
@@ -83,7 +85,7 @@ class Answering:
             )
             for choice, question in enumerate(questions)
         ]
-        self._talks = list(zip(talks, self._house.begin_all(talks), strict=True))
+        self._tickets = self._house.begin_all(self.talks)
         if patience.deadline_s is not None:
             self._after(patience.deadline_s, partial(self.end, deadline_exceeded(patience.deadline_s)))
         if patience.queue_s is not None:
@@ -107,7 +109,7 @@ class Answering:
         why = self._why = self._why or why
         for timer in self._timers:
             timer.cancel()
-        for talk, ticket in self._talks:
+        for talk, ticket in zip(self.talks, self._tickets, strict=False):  # none where it was refused
             if not talk.over and not talk.control.cancelled.is_set():
                 self._metrics.cancelled.labels(why.code or "").inc()
                 self._house.end(talk, ticket, why.message)
@@ -116,22 +118,29 @@ class Answering:
         self._timers.append(self._loop.call_later(seconds, work))
 
     def _end_of_patience(self, seconds: float) -> None:
-        if any(ticket.begun_s is None for _, ticket in self._talks):
+        if any(ticket.begun_s is None for ticket in self._tickets):
             self.end(queue_timeout(seconds, AGAIN_S))
 
     def _from_thread(self, choice: int, event: Event | SpecReasonError) -> None:
         """Called in a talk's thread."""
+        if self._recorder and isinstance(event, End | SpecReasonError):
+            self._record(self._recorder, choice, event)
         try:
             self._loop.call_soon_threadsafe(self._tell, choice, event)
         except RuntimeError:  # the loop is closed: nobody waits any more
             return
+
+    def _record(self, recorder: Recorder, choice: int, event: End | SpecReasonError) -> None:
+        talk = self.talks[choice]
+        if talk.ticket is not None:
+            recorder.write(self._name, choice, talk, event if isinstance(event, SpecReasonError) else None)
 
     def _tell(self, choice: int, event: Event | SpecReasonError) -> None:
         if isinstance(event, Thought | Answer) and not self._has_text:
             self._has_text = True
             self._metrics.first_text.observe(time.monotonic() - self._came_s)
         if isinstance(event, End | SpecReasonError):
-            self._metrics.ended(*self._talks[choice])
+            self._metrics.ended(self.talks[choice], self._tickets[choice])
         if isinstance(event, End):
             self.replies[choice] = event.reply
         if isinstance(event, SpecReasonError):

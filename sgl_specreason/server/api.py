@@ -19,6 +19,7 @@ from sgl_specreason.server.guard import Guard, refused
 from sgl_specreason.server.metrics import Metrics
 from sgl_specreason.server.page import chat_page, chat_policy
 from sgl_specreason.server.pair import Pair
+from sgl_specreason.server.record import Recorder
 from sgl_specreason.server.refusal import (
     Refusal,
     draining,
@@ -47,15 +48,18 @@ def served(pair: Pair, name: str, effort_thresholds: Mapping[str, float]) -> Ser
         policy=pair.policy,
         aliases=frozenset({"", "default", base, pair.engines["base"].model}),
         effort_thresholds=effort_thresholds,
+        min_p_fails="" if pair.takes_min_p else "the engines run with --enable-deterministic-inference",
     )
 
 
 class Api:
     """The server's application: `app` is ASGI. `drain` has it take no more requests, `end_all` end those under way."""
 
-    def __init__(self, house: SpecReason, served: Served, watch: Watch, settings: Settings) -> None:
+    def __init__(
+        self, house: SpecReason, served: Served, watch: Watch, settings: Settings, recorder: Recorder | None = None
+    ) -> None:
         self.house, self.served, self.watch, self.settings = house, served, watch, settings
-        self.metrics = Metrics(house.desk, watch)
+        self.metrics, self.recorder = Metrics(house.desk, watch), recorder
         self.draining = False
         self.under_way: set[Answering] = set()
         pair = house.pair

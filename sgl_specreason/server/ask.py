@@ -16,7 +16,7 @@ from sgl_specreason.server import fields
 from sgl_specreason.server.budgets import Limits, limits_of, thinks
 from sgl_specreason.server.conversation import read_messages
 from sgl_specreason.server.fields import checked
-from sgl_specreason.server.refusal import Refusal, invalid, model_not_found
+from sgl_specreason.server.refusal import Refusal, invalid, model_not_found, unsupported_parameter
 from sgl_specreason.text.conversation import Message, check_options
 
 Served_as = Literal["specreason", "base", "small", "base-direct"]
@@ -36,7 +36,8 @@ class Served:
     """What one server offers. `names` are its models in the order of their listing; `aliases` stand for the first of specreason.
 
     `sampling` is what base's generation_config says and the command does not (temperature, top_p, top_k, min_p);
-    `effort_thresholds` are the thresholds that go with efforts, where the server was started so.
+    `effort_thresholds` are the thresholds that go with efforts, where the server was started so. `min_p_fails` says why its
+    engines cannot have a min_p above 0, where they cannot (`writing.generate`).
     """
 
     names: Mapping[str, Served_as]
@@ -45,6 +46,7 @@ class Served:
     sampling: Mapping[str, float] = field(default_factory=dict)
     effort_thresholds: Mapping[str, float] = field(default_factory=dict)
     most_choices: int = 16
+    min_p_fails: str = ""
 
     @property
     def default(self) -> str:
@@ -178,6 +180,8 @@ def _policy(body: Mapping[str, object], served: Served, method: Asked, limits: L
     if isinstance(limits.effort, str) and limits.effort in served.effort_thresholds:
         settings["threshold"] = served.effort_thresholds[limits.effort]
     settings |= asked
+    if settings["min_p"] and served.min_p_fails:
+        raise unsupported_parameter("min_p", served.min_p_fails)
     settings["top_k"] = settings["top_k"] or -1  # elsewhere 0 says all tokens too
     settings["budget_tokens"] = limits.budget(
         served.policy.budget_tokens, settings["answer_tokens"], answers=settings["on_budget"] == "answer"

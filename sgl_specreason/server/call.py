@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -50,6 +51,7 @@ class SpecReason:
 
     def __init__(self, pair: Pair, desk: Desk, ends: ExitStack) -> None:
         self.pair, self.desk = pair, desk
+        self.renderer = ThreadPoolExecutor(1, "prompts")  # one, or questions would overtake each other
         self._ends = ends
 
     @classmethod
@@ -196,7 +198,10 @@ class SpecReason:
         if method not in ASKED:
             raise UsageError(f"no method named {method!r} here{nearest(str(method), ASKED)}")
         policy = structs.replace(self.pair.policy, **_checked(settings))
-        max_tokens, seed = typed(max_tokens, Positive | None, "max_tokens"), typed(seed, int | None, "seed")
+        if max_tokens is not None:
+            typed(max_tokens, Positive, "max_tokens")
+        if seed is not None:
+            typed(seed, int, "seed")
         stops = (stop,) if isinstance(stop, str) else tuple(typed(stop, list[str], "stop"))
         if "" in stops:
             raise UsageError("stop = '': wants at least 1 character")
@@ -251,6 +256,7 @@ class SpecReason:
 
     def close(self) -> None:
         """Ends everything that is under way, and the engines that were started."""
+        self.renderer.shutdown(wait=False, cancel_futures=True)
         self._ends.close()
 
     def __enter__(self) -> Self:

@@ -22,6 +22,7 @@ from sgl_specreason.server.ask import Ask, Served, read
 from sgl_specreason.server.call import SpecReason
 from sgl_specreason.server.guard import Receive, Scope, Send, body_of, refused
 from sgl_specreason.server.metrics import Metrics
+from sgl_specreason.server.record import Recorder
 from sgl_specreason.server.refusal import Refusal, internal, invalid
 from sgl_specreason.server.reply import FIELDS, Format
 from sgl_specreason.server.stream import Stream
@@ -57,6 +58,7 @@ class Serving(Protocol):
     served: Served
     settings: Settings
     metrics: Metrics
+    recorder: Recorder | None
     under_way: set[Answering]
 
     def refusal_now(self) -> Refusal | None:
@@ -99,7 +101,7 @@ class Completions:
         api = self._api
         if ask.ignored:
             log.info("request %s: fields that mean nothing here: %s", id, ", ".join(ask.ignored))
-        answering = Answering(api.house, api.metrics, heard=ask.stream)
+        answering = Answering(api.house, api.metrics, heard=ask.stream, name=id, recorder=api.recorder)
         gone = asyncio.ensure_future(_gone(receive))
         api.under_way.add(answering)
         format = Format(

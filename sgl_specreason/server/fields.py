@@ -16,8 +16,9 @@ MOST_IGNORED, LONGEST_NAME = 16, 64
 
 SILENT = frozenset(
     {
-        "metadata", "parallel_tool_calls", "priority", "prompt_cache_key", "prompt_cache_retention", "rid", "safety_identifier",
-        "service_tier", "session_id", "store", "user", "verbosity",
+        "bootstrap_host", "bootstrap_port", "bootstrap_room", "data_parallel_rank", "disagg_prefill_dp_rank", "metadata",
+        "parallel_tool_calls", "priority", "prompt_cache_key", "prompt_cache_retention", "request_id", "rid", "routed_dp_rank",
+        "safety_identifier", "service_tier", "session_id", "store", "user", "verbosity",
     }
 )  # fmt: skip
 """What changes nothing about a reply, whatever it says."""
@@ -25,7 +26,9 @@ SILENT = frozenset(
 _RESTART = "each step is a request of its own, where a penalty would begin anew"
 _OURS = "requests are put together by the server"
 _LOGPROBS = "the steps of a thought are not all drawn by one model, so there are no log-probabilities of a reply"
+_MORE = "ask for specreason.steps to see what a reply is made of"
 _TOOLS = "these models call no tools"
+_BEAMS = "steps are drawn one after the other"
 _SHAPE = "a reply is free text"
 NEUTRAL: dict[str, tuple[tuple[object, ...], str]] = {
     "repetition_penalty": ((1,), _RESTART),
@@ -49,8 +52,16 @@ NEUTRAL: dict[str, tuple[tuple[object, ...], str]] = {
     "logprobs": ((False,), _LOGPROBS),
     "top_logprobs": ((0,), _LOGPROBS),
     "prompt_logprobs": ((0, False), _LOGPROBS),
-    "return_hidden_states": ((False,), _LOGPROBS),
-    "return_token_ids": ((False,), _LOGPROBS),
+    "logprob_token_ids": (([],), _LOGPROBS),
+    "return_tokens_as_token_ids": ((False,), _LOGPROBS),
+    "return_hidden_states": ((False,), _MORE),
+    "return_input_ids_in_sglext": ((False,), _MORE),
+    "return_meta_info": ((False,), _MORE),
+    "return_output_ids_in_sglext": ((False,), _MORE),
+    "return_prompt_token_ids": ((False,), _MORE),
+    "return_routed_experts": ((False,), _MORE),
+    "return_sampling_mask": ((False,), _MORE),
+    "return_token_ids": ((False,), _MORE),
     "tools": (([],), _TOOLS),
     "functions": (([],), _TOOLS),
     "tool_choice": (("none", "auto"), _TOOLS),
@@ -62,7 +73,8 @@ NEUTRAL: dict[str, tuple[tuple[object, ...], str]] = {
     "audio": ((), "these models read and write text only"),
     "prediction": ((), "small's drafts are what is predicted here"),
     "best_of": ((1,), "ask for several choices with n"),
-    "use_beam_search": ((False,), "steps are drawn one after the other"),
+    "use_beam_search": ((False,), _BEAMS),
+    "early_stopping": ((False,), _BEAMS),
     "echo": ((False,), "the question is not repeated"),
     "typical_p": ((1,), "only temperature, top_p, top_k and min_p decide about what is drawn"),
     "top_a": ((0,), "only temperature, top_p, top_k and min_p decide about what is drawn"),
@@ -72,6 +84,8 @@ NEUTRAL: dict[str, tuple[tuple[object, ...], str]] = {
     "chat_template": (("",), "each model has its own"),
     "truncate_prompt_tokens": ((-1,), _OURS),
     "input_ids": ((), _OURS),
+    "extra_key": ((), "give a cache_salt"),
+    "session_params": ((), "a conversation is in its messages"),
     "mm_processor_kwargs": (({},), "these models read and write text only"),
     "lora_path": (("",), "a model is chosen by its name"),
     "custom_logit_processor": (("",), "code in a request is not run"),
@@ -137,7 +151,10 @@ def table(body: Mapping[str, object], name: str) -> dict[str, object]:
 def refuse_what_cannot_be_honoured(body: Mapping[str, object]) -> None:
     """Raises Refusal, naming the field and the reason, where one asks for something that is not done here."""
     for name, (values, why) in NEUTRAL.items():
-        if body.get(name) is not None and body[name] not in values:
+        asked = body.get(name)
+        if isinstance(asked, dict):
+            asked = {key: value for key, value in asked.items() if value is not None}
+        if asked is not None and asked not in values:
             raise unsupported_parameter(name, why)
 
 

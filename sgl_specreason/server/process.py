@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -23,6 +24,8 @@ from sgl_specreason.server.guard import App, Receive, Scope, Send, refused
 from sgl_specreason.server.refusal import draining, engine_unavailable
 
 LOOK_S, LAST_WORDS_S = 0.25, 3.0
+SWITCH_S = 0.0005
+"""So long one thread may keep others from running: with Python's own 5 ms and hundreds of them, streams fell silent for 20 s."""
 BACKLOG = 1024
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -69,6 +72,7 @@ class Process:
 
         The pair comes up in this thread, so that a signal ends that in good order; requests are answered in another one.
         """
+        sys.setswitchinterval(SWITCH_S)
         before = {number: signal.signal(number, self._signalled) for number in (signal.SIGTERM, signal.SIGINT)}
         answering = threading.Thread(target=self._answer, daemon=True)
         answering.start()

@@ -113,7 +113,8 @@ def prepared(question: Question, pair: Pair) -> Prepared:
 class Talk:
     """A prepared question under way. Events go to `emit`, in the talk's threads; the last one is End, or `failed` is called.
 
-    `heard` says that texts are wanted as they grow; otherwise they come with the steps and at the end.
+    `heard` says that texts are wanted as they grow; otherwise they come with the steps and at the end. `seconds` is how long it
+    was worked on, once it is `over`.
     """
 
     def __init__(
@@ -127,7 +128,8 @@ class Talk:
     ) -> None:
         self.asked, self.control, self._pair = asked, Control(), pair
         self._emit, self._failed = emit, failed
-        self.over = False
+        self.over, self.seconds = False, 0.0
+        self.ticket: Ticket | None = None  # where it has had its turn
         question, texts, policy = asked.question, asked.texts, asked.fitted.policy
         think_end = texts.think_end if question.thinking else ""
         self.speech = Speech(emit, policy=policy, think_end=think_end, stops=question.stop)
@@ -158,17 +160,20 @@ class Talk:
 
         question, t = self.asked.question, self.trajectory
         method: Method | Literal["direct"] = question.method if question.thinking else "direct"
+        self.ticket, begun_s = ticket, time.monotonic()
         try:
             self.control.check()
             run_trajectory(method, t, {role: self._pair.endpoints[role] for role in question.roles})
             self.speech.finish(question.roles[0], t.answer)
             reply = self.reply(ticket)
         except SpecReasonError as error:
+            self.seconds = time.monotonic() - begun_s
             self.fail(error)
-        except Exception:
-            log.exception("a question has failed")
+        except Exception:  # a fault of ours: whoever asked must hear of it, too
+            log.exception("a question failed")
             self.fail(internal())
         else:
+            self.seconds = time.monotonic() - begun_s
             self.over = True
             self._emit(End(reply=reply))
 

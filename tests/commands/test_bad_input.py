@@ -163,7 +163,7 @@ OPTIONS = {
     "base-model alone": wrong("eval", "--bench demo --base-model x", "--small-model"),
     "small-model alone": wrong("eval", "--bench demo --small-model x", "--base-model"),
     "pair and models": wrong("eval", "--bench demo --pair demo --base-model x --small-model x", "not both"),
-    "models that are nowhere": wrong("eval", "--bench demo --base-model ./a --small-model ./b", "no tokenizer"),
+    "models that are nowhere": wrong("eval", "--bench demo --base-model ./a --small-model ./b", "no such folder"),
     "a model with a broken tokenizer": wrong(
         "eval",
         "--bench demo --base-model m --small-model m",
@@ -246,7 +246,7 @@ BENCHES = {
     "bench: fields": bench(BENCH + "fields = 1\n", "fields = 1"),
     "bench: columns": bench(BENCH + "[fields]\nanswer = [1]\n", "fields.answer[0] = 1"),
     "bench: no column": bench(BENCH + "[fields]\nanswer = []\n", "fields.answer", "not 0"),
-    "bench: too many choices": bench(BENCH + f"[fields]\nwrong = {list('abcdefghij')}\n", "fields.wrong", "not 10"),
+    "bench: too many choices": bench(BENCH + f"[fields]\nwrong = {list('abcdefghij')}\n", "fields.wrong", "9 columns"),
     "bench: policy": bench(BENCH + "policy = [1]\n", "policy = [1]"),
     "bench: setting of a type": bench(BENCH + "[policy]\nstep_tokens = '9'\n".replace("'", '"'), "step_tokens = '9'"),
     "bench: setting out of range": wrong(
@@ -323,7 +323,7 @@ PAIRS = {
     "pair: NUL in a model's name": wrong(
         "eval",
         "--bench demo --pair mine.toml",
-        "no tokenizer",
+        "no such folder",
         files={"mine.toml": PAIR.replace("bundled:base", "a\\u0000b")},
     ),
 }
@@ -598,6 +598,9 @@ def test_a_process_ends_in_the_same_way(words: list[str], tmp_path: Path) -> Non
 
 TOOLS = {
     "bench.py": ["--problems", "0"],
+    "clients.py": ["--problems", "0"],
+    "clients.py, client": ["--only", "telnet"],
+    "load.py": ["--streams", "64,0"],
     "faults.py": ["--kinds", "earthquake"],
     "faults.py, no faults": ["--faults", "0"],
     "soak.py": ["--minutes", "-1"],
@@ -712,7 +715,8 @@ def test_a_models_name_cannot_lead_out_of_the_folder_of_runs(name: str, tmp_path
     from sgl_specreason.plan.options import Options
     from sgl_specreason.plan.resolve import resolve
 
-    plan = resolve(Options(bench="demo", base_model=name, small_model=name, policy={}))
+    urls = {"base_url": "http://127.0.0.1:9", "small_url": "http://127.0.0.1:9"}
+    plan = resolve(Options(bench="demo", base_model=name, small_model=name, policy={}, **urls))
     made = tmp_path / "runs" / plan.name(plan.variants)
     assert made.parent == tmp_path / "runs"
     assert made.name.isprintable()

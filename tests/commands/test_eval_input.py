@@ -38,7 +38,7 @@ def test_a_dry_run_shows_settings_prompts_and_commands_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = invoke("eval", "--bench", "demo", "--dry-run", "--threshold", "6.5")
+    result = invoke("eval", "--bench", "demo", "--dry-run", "--threshold", "6.5", "--verbose")
     assert result.exit_code == 0
     for word in ('"threshold": 6.5', "<think>", "Start from", "My score", "sglang.launch_server", "--sleep-on-idle"):
         assert word in result.stdout

@@ -17,11 +17,11 @@ import string
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import click
 import pytest
@@ -30,6 +30,7 @@ from click.testing import CliRunner
 from run_folders import record, run_folder, settings
 
 from sgl_specreason.plan import catalog
+from sgl_specreason.plan.shapes import Shape
 from sgl_specreason.results.folder import write_json
 from sgl_specreason.results.summary import load_runs
 
@@ -112,7 +113,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     for name in ("rows.jsonl", "math500.jsonl"):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "mine.toml").write_text(next(text for text in examples("eval/README.md") if "grader" in text))
+    (folder / "mine.toml").write_text(next(text for text in examples("eval/README.md") if 'prompt = "math"' in text))
     for name in RUNS:
         sweep(folder / name)
     return folder
@@ -217,12 +218,44 @@ def examples(name: str) -> list[str]:
     return [block for language, block in FENCED.findall((ROOT / name).read_text()) if language == "toml"]
 
 
-@pytest.mark.parametrize("text", examples("eval/README.md"), ids=lambda text: text.splitlines()[-1])
+@pytest.mark.parametrize("text", examples("eval/README.md"), ids=lambda text: text.splitlines()[0])
 def test_example_files_are_read(text: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(text)
-    load = catalog.load_bench if "grader" in text else catalog.load_sweep if "[grid]" in text else catalog.load_pair
-    assert load(str(file)).title
+    assert loader(text)(str(file)).title
+
+
+def loader(text: str) -> Callable[[str], Any]:
+    """What reads a file of this kind."""
+    kinds = {"grader": catalog.load_bench, "[grid]": catalog.load_sweep, "base =": catalog.load_pair}
+    return next((load for word, load in kinds.items() if word in text), catalog.load_preset)
+
+
+KEYS: dict[str, tuple[Any, ...]] = {
+    "": (catalog.Bench, catalog.Pair, catalog.Preset, catalog.Sweep),
+    "source": (catalog.Source,),
+    "small": (catalog.Model,),
+    "small.shape": (Shape,),
+}
+
+
+def test_every_key_of_a_file_has_a_line_with_an_example() -> None:
+    """[source], a model's template and think_tags were in the files that ship and nowhere else."""
+    shown: dict[str, set[str]] = {place: set() for place in KEYS}
+    text = (ROOT / "eval" / "README.md").read_text()
+    for block in examples("eval/README.md"):
+        table: dict[str, Any] = tomllib.loads(block)
+        for place in KEYS:
+            inner: Any = table
+            for key in filter(None, place.split(".")):
+                inner = inner.get(key) if isinstance(inner, dict) else None
+            shown[place] |= set(inner) if isinstance(inner, dict) else set()
+    for place, kinds in KEYS.items():
+        known = {name for kind in kinds for name in kind.__struct_fields__} - {"name"}
+        lacking = {name for name in known - shown[place] if f"`{name} = " not in text}
+        assert lacking == set(), place
+    for field in get_args(catalog.Field):
+        assert re.search(rf"^{field} = |`{field} = ", text, re.MULTILINE), field
 
 
 def test_the_published_points_of_the_example_are_drawn(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sgl_specreason.engines.cpu_kernels import Span, attention, layouts, seeded_choice
+from sgl_specreason.engines.cpu_kernels import Span, attention, layouts, likely, seeded_choice
 
 
 def test_seeded_choices_follow_the_distribution() -> None:
@@ -27,6 +27,12 @@ def test_a_choice_depends_on_seed_and_position_and_not_on_the_batch() -> None:
     for row in range(3):
         alone = seeded_choice(logprobs[row : row + 1], seeds[row : row + 1], positions[row : row + 1])
         assert alone.item() == together[row].item()
+
+
+def test_what_is_less_likely_than_a_fraction_of_the_likeliest_is_left_out() -> None:
+    probabilities = torch.tensor([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.1, 0.8, 0.1]])
+    kept = likely(probabilities, torch.tensor([0.0, 0.5, 1.0]))
+    assert kept.tolist() == torch.tensor([[0.5, 0.3, 0.2], [0.5, 0.3, 0.0], [0.0, 0.8, 0.0]]).tolist()
 
 
 @pytest.mark.parametrize(

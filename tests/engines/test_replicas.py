@@ -21,7 +21,7 @@ from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.engines.keeper import Engine, Keeper
 from sgl_specreason.engines.replicas import RouterSpec
 from sgl_specreason.engines.servers import EngineSpec, cpu_args
-from sgl_specreason.engines.transport import Health, Transport
+from sgl_specreason.engines.transport import Asked, Health, Transport
 from sgl_specreason.errors import EngineGone, RequestError, UsageError
 from sgl_specreason.eval import main
 from sgl_specreason.method.program import run_trajectory
@@ -277,12 +277,10 @@ def test_the_router_passes_on_all_that_our_requests_hold(
     for role, one in endpoints.items():
         exchange = one.transport._exchange
 
-        def recorded(
-            verb: str, path: str, body: bytes | None, *rest: Any, role: Author = role, go: Any = exchange
-        ) -> Any:
-            if path == "/generate":
-                sent[role].append(json.loads(body or b""))
-            return go(verb, path, body, *rest)
+        def recorded(asked: Asked, role: Author = role, go: Any = exchange) -> Any:
+            if asked.path == "/generate":
+                sent[role].append(json.loads(asked.body or b""))
+            return go(asked)
 
         one.transport._exchange = recorded  # type: ignore[method-assign]
     assert attempt(endpoints, **policy).stop_reason == "think_end"
@@ -480,7 +478,7 @@ def test_wrong_numbers_of_replicas_are_refused_in_one_line(words: list[str], sai
 
 def test_without_the_router_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicas, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=re.escape("pip install 'sgl-specreason[cluster]'")):
+    with pytest.raises(UsageError, match=re.escape("pip install -e '.[cluster]'")):
         resolve(Options(bench="demo", base_replicas=2, policy={}))
 
 
@@ -490,7 +488,7 @@ def test_a_dry_run_shows_every_replica_the_router_and_other_machines(tmp_path: P
     assert result.exit_code == 0, result.output
     assert result.stdout.count("-m sglang.launch_server") == 3
     assert result.stdout.count("-m sglang_router.launch_router") == 1
-    assert '"replicas": {' in result.stdout
+    assert "replicas: 1 of small, 2 of base" in result.stdout
     wide = replicas.spread(spec("--tp-size", "16", "--nnodes", "2", "--dist-init-addr", "a:5000"), 1, 8)
     first, second = replicas.commands(wide)
     assert "--node-rank" not in first

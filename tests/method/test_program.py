@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 import zlib
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -233,6 +234,17 @@ def test_every_text_is_sampled_as_the_policy_says(fake_engine: Start) -> None:
     found = [[params.get(name) for name in ("temperature", "top_p", "top_k", "min_p")] for params in sent]
     written = [values for values, params in zip(found, sent, strict=True) if params["max_new_tokens"]]
     assert written == [[0.6, 0.8, 20, 0.05]] * len(written) != []
+
+
+@pytest.mark.parametrize(("device", "refused"), [("cuda", True), ("cpu", False)])
+def test_an_engine_that_would_die_of_min_p_is_not_asked_for_it(fake_engine: Start, device: str, refused: bool) -> None:
+    """SGLang 0.5.23 asserts in its scheduler that nobody wants min_p where seeds draw; ours on a CPU can do both."""
+    pair = Pair(fake_engine, ["End.</think>"], [9], ["A"])
+    for engine in pair.engines.values():
+        engine.server_info = {"enable_deterministic_inference": True, "device": device}
+    with pytest.raises(RequestError, match="min_p cannot be used") if refused else nullcontext():
+        pair.run(temperature=0.6, min_p=0.1)
+    assert bool(pair.small.requests) != refused
 
 
 @pytest.mark.parametrize(("said", "kept"), [("So \ufffd", "So "), ("\ufffd\ufffd", ""), ("x\ufffdy", "x\ufffdy")])

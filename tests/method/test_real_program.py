@@ -8,6 +8,7 @@ from real_engines import Servers
 
 from sgl_specreason.method.policy import Method
 from sgl_specreason.method.program import run_trajectory
+from sgl_specreason.text.conversation import Message
 from sgl_specreason.text.tokenizers import load_tokenizer
 
 
@@ -218,3 +219,38 @@ def test_a_sampled_trajectory_is_the_same_again_and_another_seed_is_not(real_pai
     once, other, again = texts(1), texts(2), texts(1)
     assert once == again
     assert once != other
+
+
+def test_the_likeliest_of_one_token_is_greedy_and_a_high_min_p_is_too(real_pair: Servers) -> None:
+    """Both reach the samplers of the engines: at a temperature of 2 nothing else would write what temperature 0 writes."""
+
+    def thought(**sampling: float) -> str:
+        trajectory = real_pair.trajectory(8, budget_tokens=100, **sampling)
+        run_trajectory("base", trajectory, real_pair.endpoints())  # type: ignore[arg-type]
+        return "".join(kept.step.text for kept in trajectory.kept)
+
+    greedy = thought(temperature=0.0)
+    assert thought(temperature=2.0, top_p=1.0, top_k=1) == greedy
+    assert thought(temperature=2.0, top_p=1.0, min_p=1.0) == greedy
+    assert thought(temperature=2.0, top_p=1.0) != greedy
+
+
+def test_of_a_second_turn_only_the_answer_and_the_question_are_prefilled(real_pair: Servers) -> None:
+    """Its prompt shares all of the first turn's but the opening think tag: 4 tokens at most."""
+    first = real_pair.trajectory(2)
+    for endpoint in real_pair.endpoints().values():
+        endpoint.flush_cache()
+    turns = [Message("user", "What is 12 + 7?"), Message("assistant", "19"), Message("user", "And 30 more?")]
+    prompts = {}
+    for count in (1, 3):
+        trajectory = replace(first, kept=[], calls=[], answer="", stop_reason=None)
+        openings = {role: chat.opening(turns[:count]) for role, chat in real_pair.chats.items()}
+        trajectory.texts.prompts = {role: opening.prompt for role, opening in openings.items()}
+        trajectory.texts.contents = {role: opening.contents for role, opening in openings.items()}
+        run_trajectory("specreason", trajectory, real_pair.endpoints())  # type: ignore[arg-type]
+        prompts[count] = {
+            role: endpoint.ids(trajectory.texts.prompts[role]) for role, endpoint in real_pair.endpoints().items()
+        }
+    for purpose, role in (("draft", "small"), ("judge", "base")):
+        account = next(call.account for call in trajectory.calls if call.purpose == purpose)
+        assert account.cached_tokens >= len(prompts[1][role]) - 4

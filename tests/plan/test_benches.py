@@ -15,8 +15,9 @@ from command_line import invoke
 from fake_hub import FakeHub
 
 from sgl_specreason.errors import UsageError
-from sgl_specreason.plan.benches import load_rows, shuffled
+from sgl_specreason.plan.benches import Row, load_rows
 from sgl_specreason.plan.catalog import load_bench, names
+from sgl_specreason.plan.choices import shuffled
 from sgl_specreason.results.folder import without_texts
 
 
@@ -209,3 +210,131 @@ def test_no_text_of_a_private_bench_is_shown_or_recorded(tmp_path: Path) -> None
     assert (kept["answer"], kept["answer_text"], kept["steps"][0]["tokens"]) == ("C", "\\boxed{C}", 3)
     quoting = without_texts(record | {"answer": "C: wrong 1"})
     assert (quoting["answer"], quoting["answer_text"]) == (None, "")
+
+
+CHOOSING = 'title = "Mine"\nprompt = "choice"\ngrader = "letter"\n'
+
+
+def chosen(tmp_path: Path, fields: str, *rows: dict[str, Any], more: str = "") -> list[Row]:
+    (tmp_path / "rows.jsonl").write_bytes(lines(*rows))
+    (tmp_path / "mine.toml").write_text(f"{CHOOSING}{more}[fields]\n{fields}")
+    return load_rows(load_bench(str(tmp_path / "mine.toml")), tmp_path / "rows.jsonl").rows
+
+
+MMLU = {"question": "Find the degree.", "subject": "abstract_algebra", "choices": ["0", "4", "2", "6"], "answer": 1}
+ARC = {
+    "id": "Mercury_7175875",
+    "question": "Why?",
+    "choices": {"text": ["first", "second", "third", "fourth"], "label": ["A", "B", "C", "D"]},
+    "answerKey": "C",
+}
+AS_MMLU = 'problem = "question"\nchoices = "choices"\n'
+AS_ARC = 'problem = "question"\nchoices = "choices"\nanswer = "answerKey"\n'
+SETS: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "MMLU": (AS_MMLU, MMLU, "B", "A. 0\nB. 4\nC. 2\nD. 6"),
+    "MMLU-Pro": (
+        'problem = "question"\nchoices = "options"\n',
+        {"question": "x", "options": list("qrstuvwxyz"), "answer": "J", "answer_index": 9},
+        "J",
+        "\n".join(f"{letter}. {text}" for letter, text in zip("ABCDEFGHIJ", "qrstuvwxyz", strict=True)),
+    ),
+    "ARC": (AS_ARC, ARC, "C", "A. first\nB. second\nC. third\nD. fourth"),
+    "ARC with numbers": (
+        AS_ARC,
+        ARC | {"choices": {"text": ["4", "3", "2", "1"], "label": ["1", "2", "3", "4"]}, "answerKey": "1"},
+        "A",
+        "A. 4\nB. 3\nC. 2\nD. 1",
+    ),
+    "ARC's own files": (
+        'problem = "question.stem"\nchoices = "question.choices"\nanswer = "answerKey"\n',
+        {
+            "question": {"stem": "x", "choices": [{"text": "p", "label": "A"}, {"text": "q", "label": "B"}]},
+            "answerKey": "B",
+        },
+        "B",
+        "A. p\nB. q",
+    ),
+    "texts by letter": (
+        'problem = "question"\nchoices = "options"\nanswer = "answer_idx"\n',
+        {"question": "x", "options": {"A": "p", "B": "q", "C": "r"}, "answer": "r", "answer_idx": "C"},
+        "C",
+        "A. p\nB. q\nC. r",
+    ),
+    "the choice's own text": (AS_MMLU, MMLU | {"choices": ["yes", "no"], "answer": "no"}, "B", "A. yes\nB. no"),
+    "with letters": (AS_MMLU, MMLU | {"choices": ["A)21", "B) 22"], "answer": "(b)"}, "B", "A. 21\nB. 22"),
+    "an index as text": (AS_MMLU, MMLU | {"choices": ["yes", "no"], "answer": "0"}, "A", "A. yes\nB. no"),
+    "zeros and a one": (AS_MMLU, MMLU | {"choices": ["p", "q", "r"], "answer": [0, 0, 1]}, "C", "A. p\nB. q\nC. r"),
+    "a column each": (
+        'problem = "question"\nchoices = ["A", "B"]\n',
+        {"question": "x", "A": "p", "B": "q", "answer": "B"},
+        "B",
+        "A. p\nB. q",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_choices_are_taken_as_sets_have_them_and_in_their_order(kind: str, tmp_path: Path) -> None:
+    fields, item, letter, shown = SETS[kind]
+    (row,) = chosen(tmp_path, fields, item)
+    assert (row.answer, row.choices, row.permutation) == (letter, shown, None)
+
+
+def test_an_index_may_be_counted_from_one(tmp_path: Path) -> None:
+    (row,) = chosen(tmp_path, AS_MMLU, MMLU | {"answer": 4}, more="choices_from = 1\n")
+    assert row.answer == "D"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"answer": 4},
+            "answer = '4' names none of 4 choices: wants an index from 0, a letter A to D.*choices_from = 1",
+        ),
+        ({"answer": -1}, "names none"),
+        ({"answer": "E"}, "names none"),
+        ({"answer": True}, "names none"),
+        ({"answer": [1, 1, 0, 0]}, "names none"),
+        ({"answer": None}, "no 'answer' \\(the bench's answer\\)"),
+        ({"choices": ["0", "2", "1"], "answer": "1"}, "may mean B \\(2\\) and C \\(1\\)"),
+        ({"choices": ["one"]}, "wants 2 to 10 choices, not 1"),
+        ({"choices": list("abcdefghijk")}, "not 11"),
+        ({"choices": "a, b"}, "choices = 'a, b': wants a list"),
+        ({"choices": ["a", ""]}, r"choices\[1\] is empty"),
+        ({"choices": ["a", None]}, r"choices\[1\] = None"),
+        ({"choices": None}, "no 'choices'"),
+        ({"options": 1, "choices": None}, "no 'choices'"),
+    ],
+)
+def test_an_answer_that_names_no_choice_is_said_with_its_row(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=said) as refusal:
+        chosen(tmp_path, AS_MMLU, MMLU | {"answer": 0}, MMLU | change)
+    assert f"{tmp_path / 'rows.jsonl'}:2: " in str(refusal.value)
+
+
+def test_a_missing_column_is_said_with_those_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no .text. .*; it has question, subject, choices, answer"):
+        chosen(tmp_path, 'problem = "text"\nchoices = "choices"\n', MMLU)
+
+
+def test_choices_are_listed_or_in_columns_of_their_own(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"fields\.wrong and fields\.choices: give one of them"):
+        chosen(tmp_path, 'choices = "a"\nwrong = "b"\n', MMLU)
+    with pytest.raises(UsageError, match="9 columns are the most"):
+        chosen(tmp_path, f"wrong = {list('abcdefghij')}\n", MMLU)
+
+
+def test_a_bench_of_choices_is_shown_with_its_letters(tmp_path: Path) -> None:
+    chosen(tmp_path, AS_MMLU, MMLU)
+    words = ("--bench", tmp_path / "mine.toml", "--data", tmp_path / "rows.jsonl", "--pair", "demo", "--dry-run")
+    done = invoke("eval", *words)
+    assert done.exit_code == 0, done.stderr
+    assert "Find the degree.\n\nA. 0\nB. 4\nC. 2\nD. 6" in done.stdout
+
+
+def test_a_gold_answer_may_be_a_number_with_a_point(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(lines({"problem": "x", "answer": 145.0}, {"problem": "y", "answer": 2.5}))
+    (tmp_path / "mine.toml").write_text('title = "Mine"\nprompt = "math"\ngrader = "number"\n')
+    rows = load_rows(load_bench(str(tmp_path / "mine.toml")), tmp_path / "rows.jsonl").rows
+    assert [row.answer for row in rows] == ["145", "2.5"]

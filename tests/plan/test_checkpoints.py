@@ -11,8 +11,8 @@ from msgspec import structs
 
 from sgl_specreason.plan.catalog import BUNDLED, Model, load_pair
 from sgl_specreason.plan.checkpoints import files_gb, identity, shape
-from sgl_specreason.plan.memory import GIB, Shape
-from sgl_specreason.plan.placement import shape_of
+from sgl_specreason.plan.fitting import shape_of
+from sgl_specreason.plan.shapes import GIB, Shape
 
 DENSE = {
     "num_hidden_layers": 36, "hidden_size": 4096, "intermediate_size": 12288, "num_attention_heads": 32,

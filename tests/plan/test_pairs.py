@@ -14,12 +14,13 @@ from sgl_specreason.engines import cards as machine
 from sgl_specreason.errors import UsageError
 from sgl_specreason.plan import gpus
 from sgl_specreason.plan.catalog import BUNDLED, Model, Pair, load_pair, names
+from sgl_specreason.plan.fitting import fitting, needs_gpu
 from sgl_specreason.plan.gpus import Gpu, attention, named
-from sgl_specreason.plan.memory import Shape
 from sgl_specreason.plan.options import Options
-from sgl_specreason.plan.placement import FRACTIONS, check_cards, fitting, needs_gpu, place
+from sgl_specreason.plan.placement import FRACTIONS, check_cards, place
 from sgl_specreason.plan.plan import Plan
 from sgl_specreason.plan.resolve import resolve
+from sgl_specreason.plan.shapes import Shape
 
 WANTED = {
     ("Qwen/QwQ-32B", "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"),
@@ -267,7 +268,7 @@ def test_attention_by_card(capability: tuple[int, int] | None, backend: str | No
 def test_cards_by_name() -> None:
     assert named("2x80") == [Gpu(name="GPU", memory_gb=80)] * 2
     assert named("1xh100-79.6")[0].capability == (9, 0)
-    for wrong in ("", "80", "0x80", "x80", "2x", "65x80", "2x0", "-1x80", "2x8e9", "2x80 ", "２x80"):
+    for wrong in ("", "80", "0x80", "x80", "2x", "65x80", "2x0", "-1x80", "2x8e9", "２x80"):
         with pytest.raises(UsageError, match="--gpus"):
             named(wrong)
     with pytest.raises(UsageError, match="no card named Z9"):

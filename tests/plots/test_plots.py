@@ -156,7 +156,10 @@ def test_no_figure_prints_a_number_that_is_none(tmp_path: Path) -> None:
     """Issue 15: where every trajectory ended right a label read "AUROC nan"; one problem has no interval."""
     run = run_folder(tmp_path / "run", [trajectory(1, correct=True, seconds=2.0, method="specreason")])
     for figure in (judge(load_runs(run)), pareto(load_runs(run))):
-        assert not [text for text in figure.findobj(Text) if "nan" in text.get_text().lower()]
+        texts = " ".join(text.get_text() for text in figure.findobj(Text))
+        assert "nan" not in texts.lower()
+        assert "too few to say anything" in " ".join(texts.split())
+        assert "intervals" not in texts
 
 
 def test_what_ran_side_by_side_takes_its_time_once(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from scripted import OTHER, TagTokenizer
 
 from sgl_specreason import report
 from sgl_specreason.engines import endpoint, startup
-from sgl_specreason.engines.transport import Transport
+from sgl_specreason.engines.transport import Asked, Transport
 from sgl_specreason.errors import RequestError, UsageError
 from sgl_specreason.method.program import run_trajectory
 from sgl_specreason.plan import limits
@@ -82,8 +82,10 @@ class InProcess(Transport):
 
     answer: Callable[[Payload], bytes]
 
-    def _exchange(self, verb: str, path: str, body: bytes | None, *rest: Any) -> dict[str, Any]:
-        return json.loads(self.answer(json.loads(body or b""))) if path == "/generate" else {"model_path": "scripted"}
+    def _exchange(self, asked: Asked) -> dict[str, Any]:
+        if asked.path != "/generate":
+            return {"model_path": "scripted"}
+        return json.loads(self.answer(json.loads(asked.body or b"")))
 
 
 def shared(one: list[int], other: list[int]) -> int:

@@ -16,7 +16,7 @@ from sgl_specreason.demo.problems import problems
 from sgl_specreason.results.calibrate import (
     acceptance,
     auroc,
-    calibration,
+    aurocs,
     drafts_of,
     entropy_bits,
     rows,
@@ -24,6 +24,7 @@ from sgl_specreason.results.calibrate import (
 )
 from sgl_specreason.results.certify import certify, problems_needed, risk_p_value
 from sgl_specreason.results.lines import Outcome, Said
+from sgl_specreason.results.recommend import calibration
 from sgl_specreason.results.summary import Run, load_runs
 from sgl_specreason.typed import typed
 
@@ -42,7 +43,7 @@ def test_auroc_needs_both() -> None:
 
 def test_entropy_of_known_distributions() -> None:
     assert entropy_bits([0.5, 0.5]) == 1
-    assert entropy_bits([1, 0, 0]) == 0
+    assert f"{entropy_bits([1, 0, 0]):.2f} {entropy_bits([[1, 0, 0]]).mean():.2f}" == "0.00 0.00"  # and not -0.00
 
 
 def losses(rng: np.random.Generator, mean: float, count: int, ties: float = 0.8) -> list[float]:
@@ -155,18 +156,27 @@ def test_the_demo_bench_knows_which_steps_are_right(tmp_path: Path) -> None:
 def test_the_report_names_digits_aurocs_and_thresholds(tmp_path: Path) -> None:
     done = invoke("report", "--calibrate", "--out", tmp_path / "c.md", demo_run(tmp_path / "run"))
     assert done.exit_code == 0, done.output
-    assert "| expected digit | 1.000 | - |" in done.stdout
+    assert "Fewer than 6 problems are too few to say anything of how well these tell right from wrong" in done.stdout
     assert "Greedy digits: 2 of ten used" in done.stdout
-    assert "Needs runs of specreason and of base" in done.stdout
+    assert "None: that takes runs of specreason and of base" in done.stdout
     assert (tmp_path / "c.md").read_text() == done.stdout
 
 
 def test_a_recommendation_says_when_there_are_too_few_problems(tmp_path: Path) -> None:
     base, run = run_at(tmp_path / "base", "base", 7.0), run_at(tmp_path / "run", "specreason", 7.0)
-    text = calibration([base, run], risk=0.01, confidence=0.95)
-    assert f"needs {problems_needed(0.01, confidence=0.95)} problems" in text
+    some = [with_answers(each, [True] * 20) for each in (base, run)]
+    text = calibration(some, risk=0.01, confidence=0.95)
+    assert f"a risk of 1 point takes {problems_needed(0.01, confidence=0.95)} problems" in text
+    assert "and these are 20." in text
     many = [with_answers(each, [True] * 2000) for each in (base, run)]
-    assert "Recommended: threshold 7," in calibration(many, risk=0.01, confidence=0.95)
+    assert "Recommended: threshold 7:" in calibration(many, risk=0.01, confidence=0.95)
+
+
+def test_an_auroc_of_few_drafts_is_none(tmp_path: Path) -> None:
+    """One right and one wrong draft read 1.000."""
+    said = [(Said(digits=digits_of(9)), True, True)] * 40 + [(Said(digits=digits_of(1)), False, False)] * 5
+    assert all(map(math.isnan, aurocs(rows(said), "greedy")))
+    assert aurocs(rows([*said, said[-1]]), "greedy") == (1, 1)
 
 
 def test_certificates_of_several_judges_hold_at_once(tmp_path: Path) -> None:
@@ -180,13 +190,13 @@ def test_certificates_of_several_judges_hold_at_once(tmp_path: Path) -> None:
         )
     )
     alone = calibration([base, digit], risk=0.01, confidence=0.95)
-    assert "Recommended: threshold 7," in alone
+    assert "Recommended: threshold 7:" in alone
     assert "Bonferroni" not in alone
     both = calibration([base, digit, words], risk=0.01, confidence=0.95)
     assert (
         "holds at once with 95 % confidence: for that, each of the 2 tables was tested at 97.5 % (Bonferroni)" in both
     )
-    assert both.count(f"needs {problems_needed(0.01, confidence=0.975)} problems") == 2
+    assert both.count(f"takes {problems_needed(0.01, confidence=0.975)} problems") == 2
 
 
 def test_runs_that_share_no_problem_have_no_loss(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_where_all_are_right_the_interval_is_what_so_many_problems_allow(n: int,
     assert stats.accuracy_ci95([[True] * samples] * n) == pytest.approx((0.025 ** (1 / n), 1), abs=1e-4)
 
 
-@given(st.integers(2, 300))
+@given(st.integers(stats.FEW, 300))
 def test_where_no_problem_differs_the_interval_is_what_so_many_problems_allow(n: int) -> None:
     """Issue 15: 20 of 20 against 20 of 20 read "+0.0 [+0.0, +0.0]"."""
     same = {str(i): [True] for i in range(n)}
@@ -69,6 +69,9 @@ def test_no_interval_is_a_point_or_leaves_what_can_be(ours: list[list[bool]], th
     low, high = stats.accuracy_ci95(ours)
     assert 0 <= low < high <= 1
     paired = stats.paired(dict(enumerate(ours)), dict(enumerate(theirs)))  # type: ignore[arg-type]
+    if paired.too_few:
+        assert all(map(math.isnan, [*paired.ci95, paired.sign_p]))
+        return
     assert -1 <= paired.ci95[0] < paired.difference < paired.ci95[1] <= 1 or abs(paired.difference) == 1
 
 
@@ -82,6 +85,10 @@ def test_one_problem_gives_no_interval_and_few_are_called_so() -> None:
     five, six = ({str(i): [True] for i in range(n)} for n in (5, 6))
     assert stats.paired(five, five).too_few
     assert not stats.paired(six, six).too_few
+    assert math.isnan(stats.paired(five, five).sign_p)
+    assert stats.paired(six, six).sign_p == 1
+    several = [{str(i): [1.0 + i] for i in range(n)} for n in (5, 6)]
+    assert [math.isnan(stats.ratio_of_means(each, each).ci95[0]) for each in several] == [True, False]
     assert stats.sign_test(0, stats.FEW - 1) > 0.05 > stats.sign_test(0, stats.FEW)
 
 

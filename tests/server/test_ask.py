@@ -1,6 +1,6 @@
 """A request's JSON as what it asks for: every field, its neutral values, and what is said of wrong ones."""
 
-from typing import Any
+from typing import Any, get_type_hints
 
 import orjson
 import pytest
@@ -248,6 +248,13 @@ def test_what_does_not_go_with_the_servers_drafts_is_refused(body: dict[str, Any
     assert "does not go with the 3 drafts" in found.message
 
 
+def test_engines_that_cannot_have_a_min_p_are_not_given_one() -> None:
+    served = Served(names=SERVED.names, policy=POLICY, min_p_fails="its engines draw by seed")
+    found = refused(served, min_p=0.1)
+    assert (found.param, found.code) == ("min_p", "unsupported_parameter")
+    assert ask(served, min_p=0.0) == ask()
+
+
 def test_a_header_asks_for_steps_too() -> None:
     assert ask(steps_header=True).steps
     assert ask(steps_header=True, specreason={"steps": False}).steps
@@ -266,6 +273,19 @@ def test_a_field_that_cannot_be_honoured_is_taken_at_its_neutral_values_only(nam
     found = refused(**{name: "anything else"})
     assert (found.param, found.code) == (name, "unsupported_parameter")
     assert found.message.startswith(f"{name} is not supported: ")
+
+
+def test_every_field_of_openais_client_has_a_meaning_here() -> None:
+    from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as Streaming
+
+    names = {name for part in Streaming.__mro__ for name in getattr(part, "__annotations__", {})} | {
+        *get_type_hints(Streaming)
+    }
+    assert names - READ - NEUTRAL.keys() - SILENT == set()
+
+
+def test_a_null_in_a_neutral_value_asks_for_nothing() -> None:
+    assert ask(response_format={"type": "text", "json_schema": None}, logit_bias={"5": None}) == ask()
 
 
 UNSUPPORTED = {

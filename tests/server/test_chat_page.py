@@ -89,9 +89,14 @@ def button(chrome: webdriver.Chrome, label: str) -> WebElement:
     return next(found for found in chrome.find_elements(By.TAG_NAME, "button") if found.text.startswith(label))
 
 
+def logged(chrome: webdriver.Chrome) -> list[str]:
+    """Warnings and errors."""
+    return [entry["message"] for entry in chrome.get_log("browser") if entry["level"] in ("WARNING", "SEVERE")]
+
+
 def slide(chrome: webdriver.Chrome, name: str, value: float) -> None:
     chrome.execute_script(
-        "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))",
+        "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', { bubbles: true }))",
         chrome.find_element(By.ID, name),
         value,
     )
@@ -127,29 +132,29 @@ def test_a_reply_shows_who_wrote_what_and_what_it_cost(opens: Opens, server: Scr
     chrome = opens()
     says(chrome, "What is half of $x^2$?")
     until(chrome, "return document.querySelectorAll('.reply math').length === 5")
-    assert texts(chrome, ".steps > li > .box > .head") == [
-        "1 small12 tokensscore 8.25",
-        "2 base20 tokensits draft: score 3",
-        "3 small12 tokensscore 9",
-    ] or [text.split("\n") for text in texts(chrome, ".steps > li > .box > .head")] == [
-        ["1 small", "12 tokens", "score 8.25"],
-        ["2 base", "20 tokens", "its draft: score 3"],
-        ["3 small", "12 tokens", "score 9"],
+    assert texts(chrome, ".steps > li > div.box > .head > *") == [
+        *("1 small", "12 tokens", "score 8.25"),
+        *("2 base", "20 tokens", "its draft: score 3"),
+        *("3 small", "12 tokens", "score 9"),
     ]
-    authors = chrome.find_elements(By.CSS_SELECTOR, ".steps > li > .box")
+    authors = chrome.find_elements(By.CSS_SELECTOR, ".steps > li > div.box")
     assert len({box.value_of_css_property("background-color") for box in authors}) == 2
     assert "It costs $5 or $6." in authors[2].text
     assert one(chrome, ".thought summary").text == "Thought: 3 steps, 2 by small, 1 by base"
-    assert one(chrome, ".answer .text").text.startswith("The answer is")
+    said = one(chrome, ".answer .text").get_attribute("textContent") or ""
+    assert said.startswith("The answer is")
+    assert said.endswith("and no other.")
+    assert "\n" not in said  # around a formula that has lines of its own
     facts = (
-        "base 51 tokens in 1.40 s · small 1,204 tokens in 0.62 s · 31 of them discarded · 2 judgements, 50 % accepted · "
-        "prompt 120 (96 cached), thought 215, answer 40 tokens · 12.3 s in all · the thought was closed at its budget"
+        "base 51 tokens of thought, 1.40 s · small 1,204 tokens of thought, 0.62 s · 31 tokens discarded · "
+        "2 judgements, 50 % accepted · prompt 120 (96 cached), thought 215, answer 40 tokens · 12.3 s in all · "
+        "the thought was closed at its budget"
     )
     assert one(chrome, ".facts").text == facts
     assert one(chrome, "#status").text == "Done"
     assert one(chrome, ".you").text.startswith("You:")
     assert set(server.paths) == {"/v1/models", "/v1/chat/completions"}
-    assert chrome.get_log("browser") == []
+    assert logged(chrome) == []
 
 
 def test_steps_and_scores_are_there_while_the_rest_is_still_written(opens: Opens, server: ScriptedChat) -> None:
@@ -186,8 +191,11 @@ def test_drafts_and_thoughts_are_folded_and_opened(opens: Opens, server: Scripte
 def test_the_next_question_takes_answers_along_and_no_thoughts(opens: Opens, server: ScriptedChat) -> None:
     server.replies = [reply(*THOUGHT, answer("Two.")), reply(*THOUGHT, *over("length")), reply(answer("Four."))]
     chrome = opens()
-    for question in ("First", "Second", "Third"):
-        says(chrome, question)
+    says(chrome, "First")
+    says(chrome, "Second")
+    words = "The reply ended before an answer. The next question is sent without this one."
+    assert words in one(chrome, ".turn .problem").text
+    says(chrome, "Third")
     assert one(chrome, "#status").text == "Done"
     assert server.asked[2]["messages"] == [
         {"role": "user", "content": "First"},
@@ -213,11 +221,11 @@ def test_it_asks_with_the_settings_of_the_server_until_they_are_moved(opens: Ope
     }
     slide(chrome, "threshold", 8.5)
     slide(chrome, "budget", 0)
-    assert (one(chrome, "#threshold-value").text, one(chrome, "#budget-value").text) == ("8.5", "16 tokens")
+    assert (one(chrome, "#threshold-value").text, one(chrome, "#budget-value").text) == ("8.5", "16")
     says(chrome, "Go")
     assert (server.asked[1]["specreason"]["threshold"], server.asked[1]["thinking_token_budget"]) == (8.5, 16)
     slide(chrome, "budget", 99)
-    assert one(chrome, "#budget-value").text == "960 tokens"
+    assert one(chrome, "#budget-value").text == "960"
 
 
 @pytest.mark.parametrize(("model", "budget"), [("base", 512), ("small", 512), ("base-direct", None)])
@@ -266,9 +274,9 @@ def test_it_follows_what_is_written_unless_one_scrolls_up(opens: Opens, server: 
     until(chrome, ENDED)
     server.replies, server.pause_s = [[*long, FOREVER]], 0.1
     says(chrome, "Go", ends=False)
-    until(chrome, "return document.querySelectorAll('.steps > li').length === 35")
+    until(chrome, "return document.querySelectorAll('.steps > li').length >= 35")
     chrome.execute_script("scrollBy(0, -400)")
-    until(chrome, "return document.querySelectorAll('.steps > li').length === 40")
+    until(chrome, "return document.querySelectorAll('.steps > li').length >= 40")
     assert chrome.execute_script("return document.documentElement.scrollHeight - innerHeight - scrollY") > 500
 
 
@@ -299,13 +307,15 @@ def test_what_has_the_focus_is_seen_and_everything_has_a_name(opens: Opens, serv
     chrome = opens()
     says(chrome, "Go")
     reached = []
-    chrome.execute_script("document.activeElement.blur(); scrollTo(0, 0)")
+    one(chrome, "h1").click()
     for _ in range(14):
         chrome.switch_to.active_element.send_keys(Keys.TAB)
         focused = chrome.switch_to.active_element
         if focused.tag_name == "body":
             break
-        reached.append((focused.tag_name, focused.accessible_name, focused.value_of_css_property("outline-style")))
+        reached.append(
+            (focused.tag_name, focused.accessible_name.strip(), focused.value_of_css_property("outline-style"))
+        )
     names = [name for _, name, _ in reached]
     assert {outline for *_, outline in reached} == {"solid"}
     assert names[:8] == [
@@ -363,26 +373,26 @@ def test_a_new_conversation_ends_the_request_of_the_old_one(opens: Opens, server
 
 
 def test_a_key_is_asked_for_kept_for_this_tab_only_and_sent(opens: Opens, server: ScriptedChat) -> None:
-    server.key = "sesame"
+    server.key = "open sesame"
     chrome = opens(width=360)
-    assert "The server wants a key" in one(chrome, "#server .problem").text
+    assert "The server asks for its key" in one(chrome, "#server .problem").text
     field = chrome.switch_to.active_element
     assert field.get_attribute("id") == "key"
-    field.send_keys("wrong", Keys.ENTER)
-    until(chrome, "return document.querySelectorAll('#server .problem').length === 1")
-    field.send_keys(Keys.CONTROL, "a", Keys.NULL, "sesame", Keys.ENTER)
+    field.send_keys("Schlüssel", Keys.ENTER)
+    until(chrome, "return document.querySelector('#server').textContent.includes('no key has')")
+    field.send_keys(Keys.CONTROL, "a", Keys.NULL, "open sesame", Keys.ENTER)
     until(chrome, "return document.querySelector('#model option') !== null")
     assert chrome.find_elements(By.CSS_SELECTOR, "#server .problem") == []
     says(chrome, "Go")
     assert texts(chrome, ".answer .text") == ["Yes."]
     assert chrome.execute_script("return [sessionStorage.getItem('key'), localStorage.length, document.cookie]") == [
-        "sesame",
+        "open sesame",
         0,
         "",
     ]
     server.key = "another"
     says(chrome, "Go")
-    assert "The server wants a key" in one(chrome, ".turn .problem").text
+    assert "The server asks for its key" in one(chrome, ".turn .problem").text
     assert chrome.switch_to.active_element.get_attribute("id") == "key"
     chrome.execute_script("sessionStorage.clear()")
 
@@ -504,8 +514,7 @@ def test_hostile_text_does_nothing(opens: Opens, server: ScriptedChat) -> None:
         "return performance.getEntriesByType('resource').map((entry) => new URL(entry.name).pathname)"
     )
     assert set(entries) == {"/v1/models", "/v1/chat/completions"}
-    logged = [entry["message"] for entry in chrome.get_log("browser")]
-    assert all("400 (Bad Request)" in message for message in logged), logged
+    assert ["400 (Bad Request)" in message for message in logged(chrome)] == [True]
 
 
 def test_the_policy_forbids_markup_from_text_and_scripts_and_requests(opens: Opens, server: ScriptedChat) -> None:
@@ -520,9 +529,9 @@ def test_the_policy_forbids_markup_from_text_and_scripts_and_requests(opens: Ope
         fetch("http://localhost:1/").then(() => tried.push("request"), () => {}).then(() => done([window.obeyed ?? null, tried]));
     """
     assert chrome.execute_async_script(forbidden) == [None, []]
-    logged = "\n".join(entry["message"] for entry in chrome.get_log("browser"))
+    told = "\n".join(logged(chrome))
     for words in ("TrustedHTML", "TrustedScript", "img-src", "connect-src"):
-        assert words in logged, words
+        assert words in told, words
     assert "/image" not in server.paths
 
 
@@ -549,11 +558,14 @@ def test_it_fits_the_width_and_the_colour_scheme_and_is_not_blank(
     server.replies = [reply(*THOUGHT, by_small(4, wide), *ANSWER, answer(wide))]
     chrome = opens(width=width, scheme=scheme, height=760)
     says(chrome, "What is half of $x^2$? " + "m" * 100)
+    assert one(chrome, "#settings").get_attribute("open") == ("true" if width > 1000 else None)
+    if width < 1000:
+        one(chrome, "#settings summary").click()
     one(chrome, "#drafts").click()
+    chrome.execute_script("scrollTo(0, document.body.scrollHeight)")
     until(chrome, "return document.querySelectorAll('.answer math').length === 2")
     assert chrome.execute_script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert one(chrome, "#send").is_displayed()
-    assert one(chrome, "#settings").get_attribute("open") == ("true" if width > 1000 else None)
     image = Image.open(io.BytesIO(chrome.get_screenshot_as_png())).convert("RGB")
     most, ground = max(image.getcolors(image.width * image.height) or [])
     assert (sum(ground) > 600) == (scheme == "light")

@@ -17,7 +17,7 @@ _LETTER = re.compile(r"[(\[<]*\s*(?P<letter>[A-Za-z])(?P<close>\s*[)\]>]+)?(?P<r
 _AFTER = re.compile(r"\s*(?:$|[:.),]|-(?![a-z])|is(?: the)?(?: correct| right)?\b|\\(?![a-z]))|\s+[\d$\\.(-]")
 _JOINED = r"(?:^\s*|[,;:/&.)(\-]\s*|(?<![a-z])(?:and|or|nor|not|no|then|maybe|possibly|also|both|either)\s+)"
 _ANOTHER = re.compile(
-    rf"{_JOINED}(?:[(\[]|option |choice )?([A-H])(?![A-Za-z0-9'_^])(?! [a-z]{{2,}}(?<! and)(?<! or))|{_JOINED}\(?([a-h])\)"
+    rf"{_JOINED}(?:[(\[]|option |choice )?([A-HJ])(?![A-Za-z0-9'_^])(?! [a-z]{{2,}}(?<! and)(?<! or))|{_JOINED}\(?([a-j])\)"
 )
 
 

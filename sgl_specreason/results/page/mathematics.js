@@ -50,8 +50,9 @@ function refuse() {
   throw new Error("not trusted");
 }
 
+// In what is marked as tight, blank lines around a formula that has a line of its own are left out.
 function typeset(node) {
-  const text = node.textContent;
+  const text = node.textContent, tight = node.hasAttribute("data-tight");
   const parts = [];
   let done = 0;
   for (const [start, end, tex, displayMode] of formulas(text)) {
@@ -62,8 +63,10 @@ function typeset(node) {
       continue; // not TeX that can be read or may be obeyed: it stays as it was written
     }
     aligned(place);
-    parts.push(text.slice(done, start), ...place.childNodes);
+    const before = text.slice(done, start);
+    parts.push(displayMode && tight ? before.trimEnd() : before, ...place.childNodes);
     done = end;
+    if (displayMode && tight) while (/\s/.test(text.charAt(done))) done++;
   }
   if (done) node.replaceChildren(...parts, text.slice(done));
 }

@@ -73,7 +73,7 @@ function filter() {
     problems += any;
   }
   at("count").textContent =
-    `${problems} of ${entries.length} problems, ${visible.length} of ${every.length} trajectories`;
+    `${problems} of ${counted(entries.length, "problem")}, ${visible.length} of ${counted(every.length, "trajectory", "trajectories")}`;
 }
 
 // ---- one trajectory ----
@@ -138,6 +138,9 @@ function intersection(first, second) {
 }
 
 const length = (spans) => spans.reduce((sum, [start, end]) => sum + end - start, 0);
+function counted(count, noun, several = `${noun}s`) {
+  return `${count} ${count === 1 ? noun : several}`;
+}
 const seconds = (ms) => `${(ms / 1000).toFixed(ms < 9950 ? 2 : 1)} s`;
 
 function lane(requests, whole, label) {
@@ -173,7 +176,7 @@ function timeline(requests) {
     `small ${share(length(busy[1]))}, both at once ${share(length(both))}, neither ${share(Math.max(idle, 0))}.`;
   const grid = el("div", { class: "lanes" });
   ["base", "small"].forEach((name, engine) => {
-    grid.append(el("span", {}, name), lane(lanes[engine], whole, `${name}: ${lanes[engine].length} requests`));
+    grid.append(el("span", {}, name), lane(lanes[engine], whole, `${name}: ${counted(lanes[engine].length, "request")}`));
   });
   const overlap = svg("svg", { viewBox: `0 0 ${whole} 1`, preserveAspectRatio: "none", height: "0.5em", role: "img", "aria-label": `both at once ${share(length(both))}` });
   for (const [start, end] of both) overlap.append(svg("rect", { x: start, width: end - start, height: 1, fill: "var(--both)" }));
@@ -202,7 +205,7 @@ function verdict(one, content) {
 
 function facts(one, content) {
   const steps = content.steps, by = (name) => steps.filter((each) => each.by === name).length;
-  const words = [`${steps.length} steps: ${by("small")} by small, ${by("base")} by base`];
+  const words = [`${counted(steps.length, "step")}: ${by("small")} by small, ${by("base")} by base`];
   if (content.thinking_tokens !== undefined) words.push(`${content.thinking_tokens} thinking tokens kept, ${content.tokens_discarded} discarded`);
   if (one.seconds !== null) words.push(`${one.seconds.toFixed(2)} s`);
   return el("p", { class: "facts" }, `${words.join("; ")}.`);
@@ -265,7 +268,7 @@ function keys(event) {
 
 data.runs.forEach((run, number) => at("run").append(el("option", { value: number }, run.name)));
 const notes = [];
-if (data.left_out) notes.push(`${data.left_out} more problems are in the run folders, but not in this page.`);
+if (data.left_out) notes.push(`${counted(data.left_out, "more problem")} of the run folders ${data.left_out === 1 ? "is" : "are"} not in this page.`);
 if (data.shortened) notes.push(`Of the ${data.shortened} longest trajectories the middle is left out here; the run folders have them whole.`);
 at("notes").textContent = notes.join(" ");
 for (const event of ["input", "change"]) at("filters").addEventListener(event, filter);

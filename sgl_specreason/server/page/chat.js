@@ -3,8 +3,9 @@
 const at = (id) => document.getElementById(id);
 
 const REFUSALS = {
+  __proto__: null,
   0: "The server cannot be reached.",
-  401: "The server wants a key, and this one is not it.",
+  401: "The server asks for its key.",
   429: "The server has as many questions as it can take.",
   503: "The models are away at the moment.",
   504: "The server gave up: this took too long.",
@@ -20,7 +21,7 @@ class Refusal extends Error {
 
 async function call(path, options = {}) {
   const key = at("key").value.trim();
-  if (/[^\x21-\x7e]/.test(key)) throw new Refusal(401, "A key has no spaces and no letters with accents.");
+  if (/[^ -~]/.test(key)) throw new Refusal(401, "This one has characters that no key has.");
   const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
   let response;
   try {
@@ -65,13 +66,13 @@ async function* chunks(response) {
 class Flow {
   whole = "";
   tail = new Text();
-  node = el("div", { class: "text", dir: "auto" }, this.tail);
+  node = el("div", { class: "text", dir: "auto", "data-tight": "" }, this.tail);
 
   add(text) {
     this.whole += text;
     const open = this.tail.data + text, cut = open.lastIndexOf("\n\n") + 2;
     if (cut > 1) {
-      const over = el("span", {}, open.slice(0, cut));
+      const over = el("span", { "data-tight": "" }, open.slice(0, cut));
       this.tail.before(over);
       near.observe(over);
       this.tail.data = open.slice(cut);
@@ -90,9 +91,11 @@ class Flow {
 
 const number = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
 const shown = (value) => (Number.isFinite(value) ? number.format(value) : String(value));
-const count = (value, what) => `${shown(value)} ${what}${value === 1 ? "" : "s"}`;
+const known = (value) => value !== null && value !== undefined;
+const count = (value, what) => (known(value) ? `${shown(value)} ${what}${value === 1 ? "" : "s"}` : "");
 const seconds = (value) => `${value.toFixed(value < 9.95 ? 2 : 1)} s`;
 const ENDS = {
+  __proto__: null,
   budget: "the thought was closed at its budget",
   loop: "the thought went in circles and was closed",
   context: "the thought was closed because the models have no more room",
@@ -110,7 +113,6 @@ class Reply {
   strip = el("span", { class: "strip", "aria-hidden": "true" });
   thought = el("details", { class: "thought", hidden: "" }, el("summary", {}, this.title, this.strip), this.steps);
   node = el("div", { class: "reply" }, this.thought);
-  answer = ""; // as it is sent back with the next question
   written = { small: 0, base: 0 };
 
   // `author` writes what comes before it is known whose step it is.
@@ -144,11 +146,11 @@ class Reply {
   step({ n, by, score, tokens, draft, draft_tokens }) {
     if (!this.flow) this.think("");
     const author = by === "small" ? "small" : "base";
-    const scored = score === null || score === undefined ? "" : `score ${shown(score)}`;
-    const rejected = author === "base" && (draft !== undefined || draft_tokens > 0);
+    const scored = known(score) ? `score ${shown(score)}` : "";
+    const rejected = author === "base" && (known(draft) || draft_tokens > 0);
     this.box.className = `box ${author}`;
     this.box.firstChild.replaceWith(head(`${shown(n)} ${author}`, count(tokens, "token"), rejected ? scored && `its draft: ${scored}` : scored));
-    if (rejected && draft !== undefined) this.draft(draft, draft_tokens, scored);
+    if (rejected && known(draft)) this.draft(draft, draft_tokens, scored);
     this.flow.end();
     this.flow = null;
     this.written[author]++;
@@ -169,10 +171,14 @@ class Reply {
     if (!this.said) {
       this.thinks();
       this.said = new Flow();
-      this.node.append(el("div", { class: "answer" }, el("span", { class: "head" }, "Answer"), this.said.node));
+      this.node.append(el("div", { class: "box end answer" }, head("Answer"), this.said.node));
     }
     this.said.add(text);
-    this.answer += text;
+  }
+
+  // As it is sent back with the next question.
+  get answer() {
+    return this.said?.whole ?? "";
   }
 
   // Ends the thought: what nobody was named for stays with whoever was writing.
@@ -192,13 +198,13 @@ class Reply {
 
   facts() {
     const { account = {}, usage = {} } = this;
-    const engine = (name) => {
-      const words = [count(account[`tokens_${name}`], "token")];
-      if (Number.isFinite(account[`seconds_${name}`])) words.push(`in ${seconds(account[`seconds_${name}`])}`);
-      return [el("b", { class: name }, name), ` ${words.join(" ")}`];
-    };
-    const about = ["base", "small"].filter((name) => Number.isFinite(account[`tokens_${name}`])).map(engine);
-    if (account.tokens_discarded) about.push([`${shown(account.tokens_discarded)} of them discarded`]);
+    const about = [];
+    for (const name of ["base", "small"]) {
+      const tokens = account[`tokens_${name}`], took = account[`seconds_${name}`];
+      const words = [tokens > 0 && `${count(tokens, "token")} of thought`, took > 0 && seconds(took)].filter(Boolean);
+      if (words.length) about.push([el("b", { class: name }, name), ` ${words.join(", ")}`]);
+    }
+    if (account.tokens_discarded) about.push([`${count(account.tokens_discarded, "token")} discarded`]);
     if (account.judge_requests) about.push([count(account.judge_requests, "judgement"), Number.isFinite(account.acceptance) ? `, ${Math.round(100 * account.acceptance)} % accepted` : ""]);
     if (Number.isFinite(usage.completion_tokens)) {
       const thought = usage.completion_tokens_details?.reasoning_tokens ?? 0, cached = usage.prompt_tokens_details?.cached_tokens;
@@ -212,7 +218,7 @@ class Reply {
 
   told(phase) {
     const { small, base } = this.written;
-    this.title.textContent = small + base ? `${phase}: ${count(small + base, "step")}, ${small} by small, ${base} by base` : phase;
+    this.title.textContent = small + base ? `${phase}: ${count(small + base, "step")}, ${shown(small)} by small, ${shown(base)} by base` : phase;
     status(phase === "Thought" ? "Answering" : phase);
   }
 }
@@ -289,13 +295,14 @@ async function answer(turn) {
   running = null;
   busy(false);
   if (!turn.node.isConnected) return; // another conversation has begun
+  if (!failed && !reply.answer.trim()) failed = new Error("The reply ended before an answer.");
   if (failed) fail(turn, failed);
-  else status(reply.answer ? "Done" : "Ended without an answer");
+  else status("Done");
 }
 
 function fail(turn, error) {
   const stopped = error.name === "AbortError";
-  const left = turn.reply.answer.trim() ? "What came is kept." : "Without an answer this question is not sent along with the next one.";
+  const left = turn.reply.answer.trim() ? "What came is kept." : "The next question is sent without this one.";
   const ways = [["Try again", () => running || answer(turn)]];
   if (turns.length > 1) ways.push(["New conversation", begin]);
   const node = problem(`${stopped ? "Stopped." : error.message} ${left}`, ways, { wait: error.wait, mild: stopped });
@@ -309,17 +316,14 @@ function busy(is) {
   at("stop").hidden = !is;
   at("send").setAttribute("aria-disabled", is);
   at("conversation").setAttribute("aria-busy", is);
-  if (is) {
-    status("Waiting");
-    follows = true;
-    const begun = Date.now();
-    const clock = setInterval(() => {
-      at("clock").textContent = `${((Date.now() - begun) / 1000).toFixed(1)} s`;
-      if (!running) clearInterval(clock);
-    }, 100);
-  } else {
-    setTimeout(() => (follows &&= running !== null), 300); // what comes last is still followed
-  }
+  if (!is) return;
+  status("Waiting");
+  follows = true;
+  const begun = Date.now();
+  const clock = setInterval(() => {
+    at("clock").textContent = `${((Date.now() - begun) / 1000).toFixed(1)} s`;
+    if (!running) clearInterval(clock);
+  }, 100);
 }
 
 function send() {
@@ -369,11 +373,12 @@ function ranged() {
 }
 
 function settled() {
+  if (!models.length) return;
   at("threshold-setting").hidden = !judges(chosen());
   at("budget-setting").hidden = !thinks(chosen());
   at("threshold-value").textContent = shown(Number(at("threshold").value));
-  at("budget-value").textContent = count(budgets[at("budget").value], "token");
-  at("budget").setAttribute("aria-valuetext", at("budget-value").textContent);
+  at("budget-value").textContent = shown(budgets[at("budget").value]);
+  at("budget").setAttribute("aria-valuetext", count(budgets[at("budget").value], "token"));
 }
 
 function askKey() {
@@ -408,7 +413,7 @@ at("message").addEventListener("keydown", (event) => {
   event.preventDefault();
   send();
 });
-addEventListener("keydown", (event) => event.key === "Escape" && stop());
+addEventListener("keydown", (event) => event.key === "Escape" && !event.isComposing && stop());
 at("stop").addEventListener("click", stop);
 at("new").addEventListener("click", begin);
 at("key").addEventListener("change", () => {
@@ -417,11 +422,14 @@ at("key").addEventListener("change", () => {
   } catch {} // a browser that stores nothing
   load();
 });
-for (const id of ["model", "threshold", "budget"]) at(id).addEventListener("input", settled);
+for (const event of ["input", "change"]) at("settings").addEventListener(event, settled);
+at("model").addEventListener("change", settled);
 for (const [id, kind] of [["thoughts", "thought"], ["drafts", "draft"]]) {
   at(id).addEventListener("change", () => document.querySelectorAll(`details.${kind}`).forEach((node) => (node.open = at(id).checked)));
 }
 
+// The page follows what is written until somebody scrolls up, or does something after the end; `seen` also knows where it
+// moved by itself.
 let seen = 0;
 addEventListener("scroll", () => {
   const below = document.documentElement.scrollHeight - innerHeight - scrollY;
@@ -429,7 +437,12 @@ addEventListener("scroll", () => {
   else if (scrollY < seen) follows = false;
   seen = scrollY;
 }, { passive: true });
-new ResizeObserver(() => follows && scrollTo(0, document.documentElement.scrollHeight)).observe(at("conversation"));
+for (const event of ["pointerdown", "keydown"]) addEventListener(event, () => (follows &&= running !== null));
+new ResizeObserver(() => {
+  if (!follows) return;
+  scrollTo(0, document.documentElement.scrollHeight);
+  seen = scrollY;
+}).observe(at("conversation"));
 
 at("settings").open = matchMedia("(min-width: 48rem)").matches;
 try {

@@ -1,0 +1,62 @@
+"""Owns what a model's published shape says of its weights and of its cache's bytes (pure). Knows no cards.
+
+A GB is 2**30 bytes throughout.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from sgl_specreason.typed import LARGEST, Positive
+
+GIB = 2**30
+Quantization = Literal["none", "fp8", "fp8-checkpoint"]
+"""fp8: a bfloat16 checkpoint that SGLang quantises when it has loaded it. fp8-checkpoint: its weights are 8 bits already."""
+
+
+class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the arithmetic needs of a model's config.json. `parameters_b` is for models that are no dense transformers.
+
+    `bits` is what a weight of a layer takes in a checkpoint that is `quantized` (the method, as config.json names it), scales
+    included, of which there is one for a `group` of weights. `checkpoint_gb` is the size of its files, where they are here.
+    """
+
+    layers: Positive
+    hidden: Positive
+    intermediate: Positive
+    heads: Positive
+    kv_heads: Positive
+    head_dim: Positive
+    vocabulary: Positive
+    context: Positive
+    tied: bool = False
+    parameters_b: Annotated[float, Meta(ge=0.001, le=LARGEST)] | None = None
+    bits: Annotated[float, Meta(ge=1, le=32)] = 16
+    quantized: str = ""
+    group: Positive = 1
+    checkpoint_gb: Annotated[float, Meta(gt=0, le=LARGEST)] | None = None
+
+    @property
+    def embeddings(self) -> int:
+        """Parameters of the embeddings and the output, which stay at 16 bits when the layers are quantised."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    @property
+    def parameters(self) -> int:
+        """All parameters; biases are too few to matter."""
+        if self.parameters_b is not None:
+            return round(self.parameters_b * 1e9)
+        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
+        return self.layers * layer + self.embeddings + self.hidden
+
+    def weights_gb(self, quantization: Quantization = "none") -> float:
+        """The weights as they come, or with the layers at 8 bits."""
+        if self.checkpoint_gb and quantization != "fp8":
+            return self.checkpoint_gb
+        bits = self.bits if quantization == "none" else min(8, self.bits)
+        return ((self.parameters - self.embeddings) * bits / 8 + self.embeddings * 2) / GIB
+
+    def kv_bytes(self, tp: int = 1) -> int:
+        """Of a token on each of `tp` cards, at 16 bits. Fewer key-value heads than cards: each card has a whole one."""
+        return 2 * self.layers * max(1, self.kv_heads // tp) * self.head_dim * 2
