@@ -129,7 +129,7 @@ class Bed:
         self.count.orphans += len(left)
         for process in left:
             self.broken(f"{what}: left behind {process}")
-        if "Traceback" in server.words:
+        if "\nTraceback" in server.words:
             self.broken(f"{what}: {server.words[-3000:]}")
 
 
@@ -442,6 +442,7 @@ def part(bed: Bed, work: Callable[[], None], name: str, wanted: Sequence[str]) -
         work()
     except Exception:
         bed.broken(f"{name}: {traceback.format_exc()}")
+    bed.say(f"after {name}: {json.dumps(bed.count.result())}")
 
 
 PARTS = ("storm", "away", "leaving", "growth", "killed", "signalled")
