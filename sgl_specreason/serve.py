@@ -199,6 +199,7 @@ def _settings(given: dict[str, Any]) -> "Settings":
         most_bytes=given["max_body"],
         keep_alive_s=given["keep_alive"],
         interval_s=given["stream_interval"],
+        write_timeout_s=given["write_timeout"],
         patience=Patience(queue_s=given["queue_timeout"], deadline_s=given["deadline"]),
         thought_names=FIELDS[given["reasoning_field"]],
         cors_origins=given["cors_origins"],

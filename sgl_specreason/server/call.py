@@ -8,6 +8,7 @@ import secrets
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -250,7 +251,7 @@ class SpecReason:
         if self.desk.withdraw(ticket):
             talk.fail(Cancelled(why))
             return
-        late = threading.Timer(BREAK_OFF_S, talk.control.break_off)
+        late = threading.Timer(BREAK_OFF_S, _break_off, [talk])
         late.daemon = True
         late.start()
 
@@ -265,6 +266,13 @@ class SpecReason:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _break_off(talk: Talk) -> None:
+    """Breaks off what a talk still has under way, again and again: one may have been about to connect."""
+    while not talk.over:
+        talk.control.break_off()
+        time.sleep(BREAK_OFF_S)
 
 
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:
