@@ -7,6 +7,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,8 +22,8 @@ from sgl_specreason.server.desk import Ticket
 from sgl_specreason.server.events import Account, End, Event, Reply
 from sgl_specreason.server.fit import Fitted, Size, fitted
 from sgl_specreason.server.pair import Pair
-from sgl_specreason.server.refusal import internal, unsupported_parameter
-from sgl_specreason.server.speech import Speech
+from sgl_specreason.server.refusal import internal
+from sgl_specreason.server.speech import Speech, Stopped
 from sgl_specreason.text.conversation import Message
 from sgl_specreason.text.steps import BLANK_LINE, Author
 
@@ -75,8 +76,6 @@ class Prepared:
 def prepared(question: Question, pair: Pair) -> Prepared:
     """Renders a question for its models. Raises UsageError for a conversation that a chat template does not take, and Refusal
     for one that is too long."""
-    if question.stop and question.thinking and not pair.chats["base"].think_end:
-        raise unsupported_parameter("stop", "these models have no think tags, and a stop is for what follows a thought")
     chats = {role: pair.chats[role] for role in question.roles}
     openings = {
         role: chat.opening(question.messages, thinking=question.thinking, options=question.template)
@@ -149,7 +148,7 @@ class Talk:
             live=Live(
                 control=self.control,
                 listener=self.speech,
-                as_it_grows=heard,
+                as_it_grows=heard or bool(question.stop and not texts.think_end),  # a stop ends what is being written
                 answer_tokens=policy.answer_tokens if question.total_tokens is None else asked.fitted.total_tokens,
                 total_tokens=asked.fitted.total_tokens,
                 stop=question.stop,
@@ -165,8 +164,9 @@ class Talk:
         self.ticket, begun_s = ticket, time.monotonic()
         try:
             self.control.check()
-            run_trajectory(method, t, {role: self._pair.endpoints[role] for role in question.roles})
-            self.speech.finish(question.roles[0], t.answer)
+            with suppress(Stopped):
+                run_trajectory(method, t, {role: self._pair.endpoints[role] for role in question.roles})
+                self.speech.finish(question.roles[0], t.answer)
             reply = self.reply(ticket)
         except SpecReasonError as error:
             self.seconds = time.monotonic() - begun_s
@@ -187,16 +187,17 @@ class Talk:
     def reply(self, ticket: Ticket) -> Reply:
         """What has become of it."""
         t = self.trajectory
+        stopped = self.speech.stopped
         cut = not t.texts.think_end and t.truncated  # of models without think tags the thought is the answer
         return Reply(
             thought=self.speech.thought,
             answer=self.speech.answer,
             steps=tuple(self.speech.steps),
-            finish="length" if cut or t.answer_finish != "stop" else "stop",
+            finish="stop" if stopped or (t.answer_finish == "stop" and not cut) else "length",
             thought_ended_by=t.stop_reason,
             account=account(t, ticket, self.asked),
             policy=t.policy,
-            matched_stop=t.matched_stop,
+            matched_stop=stopped or t.matched_stop,
         )
 
 

@@ -42,14 +42,29 @@ def test_only_the_models_that_are_asked_have_a_prompt(
     assert found.prompt_tokens == len(found.texts.prompts[roles[0]])  # type: ignore[index]
 
 
-def test_a_stop_that_could_not_be_honoured_is_refused() -> None:
-    """Of models without think tags the response is the thought, which no stop of a client's ends."""
-    with scripted_engines() as engines, scripted_house(engines, think_end="") as house:
-        with pytest.raises(Refusal, match="stop is not supported: these models have no think tags") as caught:
-            house.chat(QUESTION, stop="Q:")
-        assert (caught.value.status, caught.value.param) == (400, "stop")
-        house.chat(QUESTION, stop=[])
-        house.prepare(house.question(QUESTION, stop="Q:", thinking=False))
+@pytest.mark.parametrize("method", ["specreason", "base", "small"])
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_stop_ends_a_response_without_think_tags(method: Any, heard: bool) -> None:
+    """All of it is the answer: it ends before the first stop, streamed or not, and nothing more is asked for."""
+    story = Story(small=("One.\n\n", "Two. Q: three.\n\n", "Four."), base=("One.\n\n", "Two. Q: three.\n\n", "Four."))
+    with scripted_engines(story) as engines, scripted_house(engines, think_end="") as house:
+        asked: dict[str, Any] = {"method": method, "stop": ["\n\nXX", "Q:"]}
+        if heard:
+            *events, end = house.stream(QUESTION, **asked)
+            assert isinstance(end, End)
+            reply = end.reply
+            assert "".join(event.text for event in events if isinstance(event, Answer)) == "One.\n\nTwo."
+        else:
+            reply = house.chat(QUESTION, **asked)
+        assert (reply.answer, reply.thought, reply.finish, reply.matched_stop) == ("One.\n\nTwo.", "", "stop", "Q:")
+        prompts = ["".join(map(chr, request["input_ids"])) for request in engines["small"].requests]
+        assert not any("Four" in prompt for prompt in prompts)
+
+
+def test_a_blank_stop_of_a_response_without_think_tags_counts_after_its_first_word() -> None:
+    story = Story(small=("\n\nOne.\n\n", "Two.\n\n", "Three."), base=("\n\nOne.\n\n", "Two.\n\n", "Three."))
+    with scripted_engines(story) as engines, scripted_house(engines, think_end="") as house:
+        assert house.chat(QUESTION, method="base", stop="\n\n").answer == "One."
 
 
 def test_the_answer_may_be_smalls() -> None:
