@@ -71,6 +71,7 @@ class FakeEngine:
         self.pace, self.pause_s = 3, 0.0
         self.break_after: int | None = None
         self.info: Payload = {}
+        self.cached = 0  # tokens of each prompt that it says to have had
         self.aborts: list[str] = []
         self.running: set[str] = set()  # requests that are being written, by name
         self.aborted = threading.Condition()
@@ -120,10 +121,13 @@ class FakeEngine:
                     reply = Raw(200, json.dumps(content).encode())
                 if isinstance(reply, Raw):
                     self._send(reply.status, reply.body)
-                elif payload.get("stream"):
-                    self._stream(answer(reply, payload))
                 else:
-                    self._send(200, json.dumps(answer(reply, payload)).encode())
+                    content = answer(reply, payload)
+                    content["meta_info"]["cached_tokens"] = min(engine.cached, len(payload["input_ids"]))
+                    if payload.get("stream"):
+                        self._stream(content)
+                    else:
+                        self._send(200, json.dumps(content).encode())
 
             def _stream(self, content: Payload) -> None:
                 """A few characters at a time, the whole text so far each time; `engine.pause_s` apart."""

@@ -21,7 +21,7 @@ from sgl_specreason.server.desk import Ticket
 from sgl_specreason.server.events import Account, End, Event, Reply
 from sgl_specreason.server.fit import Fitted, Size, fitted
 from sgl_specreason.server.pair import Pair
-from sgl_specreason.server.refusal import internal
+from sgl_specreason.server.refusal import internal, unsupported_parameter
 from sgl_specreason.server.speech import Speech
 from sgl_specreason.text.conversation import Message
 from sgl_specreason.text.steps import BLANK_LINE, Author
@@ -75,6 +75,8 @@ class Prepared:
 def prepared(question: Question, pair: Pair) -> Prepared:
     """Renders a question for its models. Raises UsageError for a conversation that a chat template does not take, and Refusal
     for one that is too long."""
+    if question.stop and question.thinking and not pair.chats["base"].think_end:
+        raise unsupported_parameter("stop", "these models have no think tags, and a stop is for what follows a thought")
     chats = {role: pair.chats[role] for role in question.roles}
     openings = {
         role: chat.opening(question.messages, thinking=question.thinking, options=question.template)
@@ -192,21 +194,22 @@ class Talk:
             steps=tuple(self.speech.steps),
             finish="length" if cut or t.answer_finish != "stop" else "stop",
             thought_ended_by=t.stop_reason,
-            account=account(t, ticket, self.asked.prompt_tokens),
+            account=account(t, ticket, self.asked),
             policy=t.policy,
             matched_stop=t.matched_stop,
         )
 
 
-def account(t: Trajectory, ticket: Ticket, prompt_tokens: int) -> Account:
+def account(t: Trajectory, ticket: Ticket, asked: Prepared) -> Account:
     """What a trajectory has taken so far."""
     record = t.record()
     own = [call.account for call in t.calls]
-    first = next((call for call in own if call.prompt_tokens), None)
+    answerers = [call for call in own if call.engine == asked.question.roles[0] and call.prompt_tokens]
+    first = min(answerers, key=lambda call: call.start_s, default=None)
     seconds = {role: sum(call.seconds for call in own if call.engine == role) for role in ("base", "small")}
     return Account(
-        prompt_tokens=prompt_tokens,
-        cached_tokens=min(first.cached_tokens, prompt_tokens) if first else 0,
+        prompt_tokens=asked.prompt_tokens,
+        cached_tokens=min(first.cached_tokens, asked.prompt_tokens) if first else 0,
         thinking_tokens=t.tokens_kept,
         answer_tokens=record["answer_tokens"],
         tokens_base=record["tokens_base"],

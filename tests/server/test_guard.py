@@ -14,7 +14,13 @@ from sgl_specreason.server.refusal import Refusal
 Message = MutableMapping[str, Any]
 
 
-def passes(*headers: tuple[bytes, bytes], key: str | None = None, path: str = "/v1/models", method: str = "GET") -> int:
+def passes(
+    *headers: tuple[bytes, bytes],
+    key: str | None = None,
+    path: str = "/v1/models",
+    method: str = "GET",
+    origins: tuple[str, ...] = (),
+) -> int:
     """The status that a request with these headers gets; 200 from behind the guard."""
     sent: list[Message] = []
 
@@ -28,7 +34,7 @@ def passes(*headers: tuple[bytes, bytes], key: str | None = None, path: str = "/
         sent.append(message)
 
     scope = {"type": "http", "path": path, "method": method, "headers": list(headers)}
-    asyncio.run(Guard(app, key=key, most_bytes=100)(scope, receive, send))
+    asyncio.run(Guard(app, key=key, most_bytes=100, origins=origins)(scope, receive, send))
     status: int = sent[0]["status"]
     return status
 
@@ -58,6 +64,23 @@ def test_without_a_key_only_local_names_are_answered(host: str) -> None:
     name = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
     local = name.lower() in ("localhost", "127.0.0.1", "[::1]")
     assert passes((b"host", host.encode())) == (200 if local else 403)
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        (b"https://evil.example.com", 403), (b"http://127.0.0.1.evil.com:80", 403), (b"HTTP://evil.example.com", 403),
+        (b"null", 403), (b"http://", 403),
+        (b"http://localhost:8000", 200), (b"http://127.0.0.1", 200), (b"http://[::1]:8000", 200),
+        (b"https://friend.example.com", 200), (b"vscode-webview://abc", 200), (b"", 200),
+    ],
+)  # fmt: skip
+def test_without_a_key_a_page_of_another_site_may_not_ask(origin: bytes, status: int) -> None:
+    """A browser sends a page's question without asking first, if it is of a plain type: only the reply is kept from the page."""
+    friend = ("https://friend.example.com",)
+    assert passes(LOCAL, (b"origin", origin), method="POST", origins=friend) == status
+    assert passes((b"origin", origin), (b"authorization", b"Bearer k"), key="k", method="POST") == 200
+    assert passes(LOCAL, (b"origin", origin), origins=("*",)) == 200
 
 
 @pytest.mark.parametrize(

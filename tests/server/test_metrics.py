@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fake_engine import Held, Raw
 from prometheus_client.parser import text_string_to_metric_families
-from served import QUESTION, Running, Story, scripted_server, until
+from served import Running, Story, scripted_server, until
 
 from sgl_specreason.server.answering import Patience
 

@@ -42,6 +42,16 @@ def test_only_the_models_that_are_asked_have_a_prompt(
     assert found.prompt_tokens == len(found.texts.prompts[roles[0]])  # type: ignore[index]
 
 
+def test_a_stop_that_could_not_be_honoured_is_refused() -> None:
+    """Of models without think tags the response is the thought, which no stop of a client's ends."""
+    with scripted_engines() as engines, scripted_house(engines, think_end="") as house:
+        with pytest.raises(Refusal, match="stop is not supported: these models have no think tags") as caught:
+            house.chat(QUESTION, stop="Q:")
+        assert (caught.value.status, caught.value.param) == (400, "stop")
+        house.chat(QUESTION, stop=[])
+        house.prepare(house.question(QUESTION, stop="Q:", thinking=False))
+
+
 def test_the_answer_may_be_smalls() -> None:
     with scripted_engines() as engines, scripted_house(engines, answer_by="small") as house:
         assert house.chat(QUESTION).answer == "The answer is 3."
