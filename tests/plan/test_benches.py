@@ -69,7 +69,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, load: Any) -> None:
 def test_rows_of_the_hub_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"unique_id": "a", "problem": "x", "answer": "1"}
     hub(monkeypatch, lambda *args, **kwargs: [row])
-    with pytest.raises(UsageError, match="1 rows, 500 were expected"):
+    with pytest.raises(UsageError, match="1 row, 500 were expected"):
         load_rows(load_bench("math500"))
 
 
