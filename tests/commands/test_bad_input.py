@@ -291,6 +291,7 @@ DATA = {
     "rows: answer is a list": data('{"problem": "x", "answer": [4]}\n', "rows.jsonl:1", "answer = [4]"),
     "rows: answer is a truth": data('{"problem": "x", "answer": true}\n', "rows.jsonl:1", "answer = True"),
     "rows: problem is a number": data('{"problem": 1.5, "answer": 1}\n', "rows.jsonl:1", "problem = 1.5"),
+    "rows: half of a surrogate pair": data('{"problem": "\\ud800", "answer": 1}\n', "rows.jsonl:1", "is no text"),
     "rows: no choice": data(
         '{"problem": "x", "answer": "4"}\n',
         "'bad' (the bench's wrong choice)",
