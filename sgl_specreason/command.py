@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -52,6 +52,40 @@ class Command(click.Command):
                 raise
             _leave_a_full_device()
         sys.exit(code)
+
+
+class Group(Command, click.Group):
+    """Commands under one name, each with a sentence and an example, of which none is imported before it is called."""
+
+    def __init__(
+        self, *args: Any, entries: dict[str, tuple[str, str]], command: Callable[[str], click.Command], **more: Any
+    ) -> None:
+        super().__init__(*args, subcommand_metavar="COMMAND ...", **more)
+        self._entries, self._command = entries, command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._entries)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self._command(cmd_name) if cmd_name in self._entries else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Raises UsageError with the nearest names."""
+        if args[0] not in self._entries and not args[0].startswith("-"):
+            from sgl_specreason.typed import nearest
+
+            raise UsageError(f"no command named {args[0]!r}{nearest(args[0], self._entries)}")
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or ["--help"])
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for name, (sentence, example) in self._entries.items():
+            formatter.write_paragraph()
+            formatter.write(f"  {name.ljust(8)}{sentence}\n  {'':8}{ctx.command_path} {name} {example}\n")
 
 
 def _leave_a_full_device() -> NoReturn:
