@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from sgl_specreason.command import Command
 from sgl_specreason.errors import UsageError
+from sgl_specreason.results.conditions import UNKNOWN
 from sgl_specreason.results.summary import Run, differing, load_runs
-from sgl_specreason.results.table import UNKNOWN
 
 plt.style.use(Path(__file__).with_name("specreason.mplstyle"))
 

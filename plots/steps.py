@@ -4,6 +4,7 @@ Example: python plots/steps.py runs/demo-compare-demo-1a2b3c4d -o steps.svg
 """
 
 import itertools
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sgl_specreason.errors import UsageError
+from sgl_specreason.results import labels
 from sgl_specreason.results.lines import Finished, Record, Request
 from sgl_specreason.results.summary import Run, outcomes
 
-MOST_STEPS = 60
+MOST_STEPS, LONGEST_LABEL = 60, 18
 ABOVE: dict[str, Any] = {
     "loc": "lower left",
     "bbox_to_anchor": (0, 1),
@@ -65,7 +67,7 @@ def steps(runs: Sequence[Run]) -> Figure:
     """
     for run in runs:
         run.read(outcomes, tallied)
-    done = {_name(run, runs): run.of(tallied) for run in runs}
+    done = {name: run.of(tallied) for name, run in zip(labels.names(runs), runs, strict=True)}
     done = {name: records for name, records in done.items() if records}
     if not done:
         raise UsageError("these runs hold no finished trajectory")
@@ -91,11 +93,6 @@ def steps(runs: Sequence[Run]) -> Figure:
 TOKENS = {"base": COLOURS["base"], "small, kept": COLOURS["small"], "small, discarded": "#BBBBBB"}
 
 
-def _name(run: Run, runs: Sequence[Run]) -> str:
-    same = [other for other in runs if other.method == run.method]
-    return run.method if len(same) == 1 else f"{run.method} {same.index(run) + 1}"
-
-
 def _authors(axes: Axes, name: str, records: Sequence[Tally]) -> None:
     longest = max(len(record.authors) for record in records)
     counts: dict[str, list[int]] = {"small": [0] * longest, "base": [0] * longest}
@@ -106,7 +103,7 @@ def _authors(axes: Axes, name: str, records: Sequence[Tally]) -> None:
     for author, values in counts.items():
         axes.bar(np.arange(1, longest + 1), values, bottom=bottom, color=COLOURS[author], label=author, width=0.9)
         bottom += values
-    axes.set(ylabel=name, xlim=(0.3, longest + 0.7))
+    axes.set(ylabel=textwrap.fill(name, LONGEST_LABEL, break_long_words=False), xlim=(0.3, longest + 0.7))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

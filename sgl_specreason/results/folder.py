@@ -165,7 +165,7 @@ def without_texts(record: dict[str, Any]) -> dict[str, Any]:
         steps.append(kept)
     answer_text = f"\\boxed{{{letter}}}" if letter else ""
     return (
-        record
+        {key: value for key, value in record.items() if key not in ("problem", "choices")}
         | {"steps": steps, "answer_text": answer_text, "texts": "withheld"}
         | ({"answer": letter} if "answer" in record else {})
     )
