@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
-from sgl_specreason.errors import Interrupted, SpecReasonError, UsageError
+from sgl_specreason.errors import EngineGone, Interrupted, SpecReasonError, UsageError, WriteError
 from sgl_specreason.run.interruption import Interruption
 
 if TYPE_CHECKING:
     from sgl_specreason.plan.plan import Plan
+    from sgl_specreason.results.origin import Origin
     from sgl_specreason.run.serving import Access
     from sgl_specreason.run.session import Session
 
@@ -95,18 +97,27 @@ def _leave_a_full_device() -> NoReturn:
 
 
 @contextmanager
-def interruptible(what: str) -> Iterator[Interruption]:
-    """Lets Ctrl-C and SIGTERM end `what` ("the run") in good order; the last words say where it is saved."""
+def interruptible(verb: str) -> Iterator[Interruption]:
+    """Lets Ctrl-C and SIGTERM end a run of this command in good order; the last words say where it is and how it goes on."""
     interruption = Interruption()
     try:
         with interruption.handled():
             yield interruption
     except Interrupted as error:
-        fail(
-            f"interrupted; finished trajectories are in {error.folder}; go on with --resume {error.folder}", error.code
-        )
+        fail(f"interrupted; {_how_to_go_on(verb, error)}", error.code)
     except KeyboardInterrupt:
-        fail(f"interrupted before {what} began", interruption.code)
+        fail("interrupted before anything was run", interruption.code)
+    except (EngineGone, WriteError) as error:
+        fail(f"{error}; {_how_to_go_on(verb, error)}" if error.folder else str(error), 1)
+
+
+def _how_to_go_on(verb: str, error: SpecReasonError) -> str:
+    from sgl_specreason.pasted import command
+
+    context = click.get_current_context(silent=True)
+    keyed = context and context.get_parameter_source("api_key") is ParameterSource.COMMANDLINE
+    more = " (and the same --api-key)" if keyed else ""
+    return f"finished trajectories are in {error.folder}; go on with{more}:\n  {command(verb, '--resume', str(error.folder))}"
 
 
 def carry_out(
@@ -114,6 +125,7 @@ def carry_out(
     kind: "type[Session]",
     interruption: Interruption,
     *,
+    begun: "Origin",
     out: Path,
     resume: Path | None,
     access: "Access",
@@ -123,6 +135,7 @@ def carry_out(
     Raises what `run.evaluate.run` does.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from sgl_specreason.pasted import command, following
     from sgl_specreason.results.table import comparison
     from sgl_specreason.run import evaluate
 
@@ -130,15 +143,18 @@ def carry_out(
         plan,
         out=out,
         resume=resume,
+        begun=begun,
         access=access,
         interruption=interruption,
         say=say,
         kind=kind,
     )
     click.echo(comparison(runs).text())
+    click.echo(following([folder], runs))
     click.echo(f"Run folder: {folder}")
     if failed := sum(run.summary.failed for run in runs):
-        fail(f"{failed} trajectories failed; --resume {folder} runs them again", 1)
+        again = command(begun.command, "--resume", folder)
+        fail(f"{failed} trajectories failed; this runs them again:\n  {again}", 1)
 
 
 def say(line: str) -> None:

@@ -20,6 +20,12 @@ def find(name: str) -> Path:
     raise UsageError(f"no {name}/ found in {', '.join(map(str, candidates))}")
 
 
+def own(name: str) -> Path | None:
+    """The working directory's folder of that name if it is what is found and not what ships."""
+    found = find(name).resolve()
+    return None if found in (path.resolve() for path in (_PACKAGE.parent / name, _PACKAGE / "data" / name)) else found
+
+
 def plots() -> Path:
     """The folder of the checkout's figures, or the packaged copy.
 

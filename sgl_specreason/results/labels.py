@@ -2,15 +2,13 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from sgl_specreason.results.folder import TOLD, without_digits
 from sgl_specreason.results.schema import Value
 from sgl_specreason.results.summary import Run, differing, knobs
-
-HASH, SHOWN = re.compile(r"[0-9a-f]{32,}"), 8
 
 
 def names(runs: Sequence[Run]) -> list[str]:
@@ -61,7 +59,7 @@ TELLING: dict[str, Callable[[Run], Any]] = {
     "base": lambda run: _model(run.settings.models.get("base", "")),
     "small": lambda run: _model(run.settings.models.get("small", "")),
     "bench": lambda run: run.settings.bench,
-    "rows": lambda run: run.settings.dataset_sha256[:SHOWN],
+    "rows": lambda run: run.settings.dataset_sha256[:TOLD],
     "samples": lambda run: run.settings.samples,
     "limit": lambda run: run.settings.limit,
     "seed": lambda run: run.settings.seed,
@@ -101,7 +99,7 @@ def prompts(runs: Sequence[Run]) -> list[str]:
     folders = [PurePath(run.config.prompts_from).name for run in runs]
     pairs = set(zip(hashes, folders, strict=True))
     telling = all(folders) and len(pairs) == len(set(hashes)) == len(set(folders))
-    return folders if telling else [found[:SHOWN] for found in hashes]
+    return folders if telling else [found[:TOLD] for found in hashes]
 
 
 def _model(identity: str) -> str:
@@ -124,4 +122,4 @@ def differences(runs: Sequence[Run], swept: frozenset[str]) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    return HASH.sub(lambda found: found[0][:SHOWN], str(value))
+    return without_digits(str(value))

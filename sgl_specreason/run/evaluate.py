@@ -17,10 +17,11 @@ from sgl_specreason.errors import EngineGone, Interrupted, SpecReasonError, Writ
 from sgl_specreason.plan import limits
 from sgl_specreason.plan.plan import Plan, Variant
 from sgl_specreason.results.folder import RunFolder, held
+from sgl_specreason.results.origin import Origin
 from sgl_specreason.results.summaries import written
 from sgl_specreason.results.summary import Run
 from sgl_specreason.run import serving
-from sgl_specreason.run.folders import folders_of, settled
+from sgl_specreason.run.folders import folders_to_go_on_with, new_folders, settled
 from sgl_specreason.run.interruption import Interruption
 from sgl_specreason.run.serving import Access, Engines, Starts
 from sgl_specreason.run.session import Say, Session
@@ -38,6 +39,7 @@ def run(
     *,
     out: Path,
     resume: Path | None,
+    begun: Origin,
     access: Access,
     interruption: Interruption,
     say: Say,
@@ -45,37 +47,51 @@ def run(
 ) -> tuple[Path, list[Run]]:
     """Runs every variant of the plan, in sessions of this kind. Returns the folder with everything, and its runs.
 
-    Their records are read once, where there are any already, and the summaries are written at the end.
+    `begun` says in a new folder how it was begun. Records are read once, where there are any already, and the summaries are
+    written at the end. Where nothing is missing no engine is started, and SGLang is not imported.
 
     Raises UsageError before anything is started, EngineError where an engine fails for good, WriteError on a full disk,
-    Interrupted on Ctrl-C and SIGTERM.
+    Interrupted on Ctrl-C and SIGTERM. What ends a run early has its folder.
     """
     plan, attached = serving.attached(plan, access, say)
     plan, rates = settled(plan, resume)
-    chats = load_chats(plan.tokenizer_places, plan.think_tags, trust_remote_code=plan.trust_remote_code, day=plan.day)
-    _check(plan, chats, attached, kind)
-    top, folders = folders_of(plan, out, resume)
+    checked = partial(_checked, plan, attached, kind)
+    if resume is None:
+        chats: Chats | None = checked()  # before there is a folder
+        top, folders = new_folders(plan, out, begun)
+    else:
+        chats, top, folders = None, resume, folders_to_go_on_with(plan, resume, begun)
     if plan.why:
         say(plan.why)
     starts = Starts(plan=plan, access=access, logs=top / "logs", say=say)
-    begun = partial(kind, chats=chats, say=say, keep_cache=access.keeps_cache)
-    with held(top), _saying_how_to_go_on(top, interruption), _summarised(top), ExitStack() as whole:
+    with held(top), _naming_the_folder(top, interruption), _summarised(top), ExitStack() as whole:
         runs = {variant: RunFolder.found(path) for variant, path in folders.items()}
         stages = _unfinished(plan, runs)
+        if not stages:
+            return top, written(top, {run.path: run.outcomes for run in runs.values()})
+        chats = chats or checked()
+        begin = partial(kind, chats=chats, say=say, keep_cache=access.keeps_cache)
         importing = _importing()
-        engines = attached or (whole.enter_context(starts.for_the_run()) if stages else {})
+        engines = attached or whole.enter_context(starts.for_the_run())
         for speculating, variants in stages.items():
             with starts.for_a_stage(engines, speculating=speculating) as base:
                 importing.join()  # two threads that import SGLang at once may deadlock
                 with _connected(plan, engines | base, chats, access, kind) as endpoints:
                     if not attached:
                         _check_started(plan, chats, endpoints, kind, speculating=speculating)
-                    session = begun(plan=plan, variants=variants, endpoints=endpoints, rates=rates)
+                    session = begin(plan=plan, variants=variants, endpoints=endpoints, rates=rates)
                     if plan.concurrency == "auto":
                         session = session.with_measured_concurrency()
                         plan, rates = session.plan, session.rates
                     session.run(runs, interruption)
         return top, written(top, {run.path: run.outcomes for run in runs.values()})
+
+
+def _checked(plan: Plan, attached: Engines, kind: type[Session]) -> Chats:
+    """The models' chat formats, once the plan is known to fit them. Raises UsageError."""
+    chats = load_chats(plan.tokenizer_places, plan.think_tags, trust_remote_code=plan.trust_remote_code, day=plan.day)
+    _check(plan, chats, attached, kind)
+    return chats
 
 
 def _unfinished(plan: Plan, runs: dict[Variant, RunFolder]) -> dict[bool, tuple[Variant, ...]]:
@@ -125,15 +141,15 @@ def _importing() -> threading.Thread:
 
 
 @contextmanager
-def _saying_how_to_go_on(top: Path, interruption: Interruption) -> Iterator[None]:
-    """Whatever ends a run early, its message names the folder."""
+def _naming_the_folder(top: Path, interruption: Interruption) -> Iterator[None]:
+    """Whatever ends a run early has its folder."""
     try:
         yield
     except KeyboardInterrupt:
         raise Interrupted(top, interruption.code) from None
     except (EngineGone, WriteError) as error:
-        words = f"{error}; finished trajectories are in {top}; go on with --resume {top}"
-        raise type(error)(words) from None
+        error.folder = top
+        raise
 
 
 @contextmanager

@@ -336,8 +336,8 @@ def test_a_folder_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(tmp_path)
     for method in ("base", "specreason"):
         run_folder(tmp_path / "top" / method, answers(True, False), method=method)
-    opened = Mock(wraps=records._opened)
-    monkeypatch.setattr(records, "_opened", opened)
+    opened = Mock(wraps=records.opened)
+    monkeypatch.setattr(records, "opened", opened)
     assert invoke("report", "top", *form).exit_code == 0
     assert opened.call_count == 2 * passes
 

@@ -192,14 +192,15 @@ def test_a_run_reads_its_file_once_when_it_goes_on_and_never_at_its_end(
     pair: tuple[FakeEngine, FakeEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Issue 15: a resume made three passes over its file and the end of a run three more."""
-    opened = Mock(wraps=records._opened)
-    monkeypatch.setattr(records, "_opened", opened)
+    opened = Mock(wraps=records.opened)
+    monkeypatch.setattr(records, "opened", opened)
     assert run(pair, tmp_path, "--limit", "3").exit_code == 0
     assert opened.call_count == 0
     folder = only(tmp_path)
     summary, file = (folder / records.SUMMARY).read_text(), folder / records.TRAJECTORIES
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:2]))
+    (folder / records.SUMMARY).unlink()  # as SIGKILL leaves it
     assert run(pair, tmp_path, "--limit", "3", "--resume", str(folder)).exit_code == 0
     assert opened.call_count == 1
     kept = (folder / records.SUMMARY).read_text()
