@@ -44,10 +44,10 @@ def taken_up(verb: str, given: Given) -> Given:
         return given
     if not os.path.isdir(top):
         raise UsageError(f"--resume {top}: no such run folder")
-    began = origin.read(top) or origin.derived(top)
+    besides = _besides()
+    began = origin.read(top) or origin.derived(top, besides)
     if began.command != verb:
         raise UsageError(f"--resume {top}: was begun by {began.command}: {command(began.command, '--resume', top)}")
-    besides = _besides()
     replaced = {name for one, other in INSTEAD for name in _replaced(besides, one, other)}
     before = {name: value for name, value in _typed(top, began).items() if name not in replaced}
     return given | {name: value for name, value in before.items() if name not in besides}
@@ -83,7 +83,7 @@ def shown_if_complete(given: Given) -> bool:
     top: Path | None = given["resume"]
     if top is None or given["dry_run"]:
         return False
-    began = origin.read(top) or origin.derived(top)
+    began = origin.read(top) or origin.derived(top, _besides())
     before = _typed(top, began)
     context = click.get_current_context()
     defaults = {str(param.name): param.get_default(context) for param in context.command.params}

@@ -3,7 +3,7 @@
 Knows no command line. Folders of older versions have none; what of it can be is read from their configs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from sgl_specreason.plan import catalog
 from sgl_specreason.plan.plan import ATTACHED
 from sgl_specreason.results.folder import RunFolder, write_json
 from sgl_specreason.results.lines import Outcome
-from sgl_specreason.results.records import CONFIG, SUMMARY, SWEEP, begun_runs, opened, read_config, whole
+from sgl_specreason.results.records import CONFIG, SUMMARY, SWEEP, begun_runs, opened, read_config, swept, whole
 from sgl_specreason.results.schema import Data
 from sgl_specreason.typed import Misfit, typed
 
@@ -87,8 +87,8 @@ def read_summary(top: Path) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def derived(top: Path) -> Origin:
-    """What an older version's folder says of the command that began it. Raises RecordError for what must be said again."""
+def derived(top: Path, besides: Collection[str]) -> Origin:
+    """What an older version's folder says of the command that began it. Raises RecordError for what must be given `besides`."""
     runs = {path: read_config(path / CONFIG)["settings"] for path in begun_runs(top)}
     every = list(runs.values())
     first = every[0]
@@ -98,10 +98,11 @@ def derived(top: Path) -> Origin:
     options |= {"methods": list(dict.fromkeys(settings["method"] for settings in every))}
     options |= _models(first) | _decode(every)
     options |= {f"{role}_replicas": count for role, count in (first.get("replicas") or {}).items()}
-    sweep = _sweep(top)
+    varied = swept(top)
+    if varied and "sweep" not in besides:
+        options["sweep"] = _sweep(top)
     policy = _policy([settings for settings in every if not is_alone(settings["method"])] or every)
-    options |= {"sweep": sweep.name} if sweep else {}
-    options |= {key: value for key, value in policy.items() if not sweep or key not in sweep.grid}
+    options |= {key: value for key, value in policy.items() if key not in varied}
     return Origin(command="eval", options={key: value for key, value in options.items() if value is not None})
 
 
@@ -132,16 +133,13 @@ def _policy(every: list[Settings]) -> dict[str, Any]:
     return policy | ({"gate_p": coins[0]} if coins else {})
 
 
-def _sweep(top: Path) -> catalog.Sweep | None:
-    """The sweep by its name, if it is still the one that there is under it."""
-    if not (top / SWEEP).exists():
-        return None
+def _sweep(top: Path) -> str:
+    """The sweep's name. Raises RecordError where it is not, or no longer, the one that there is under it."""
     with opened(top / SWEEP) as content:
         said = whole(content.read())
     try:
-        sweep = catalog.load_sweep(said["name"])
-        if sweep.grid == said["grid"]:
-            return sweep
+        if catalog.load_sweep(said["name"]).grid == said["grid"]:
+            return str(said["name"])
     except (UsageError, KeyError, TypeError):
         pass
     raise RecordError(
