@@ -37,7 +37,7 @@ def _conditions(first: Summary) -> list[str]:
     told = first.conditions
     return [
         f"{first.bench}, pair {first.pair}, preset {first.preset}: {first.n} problems x {first.samples} samples, "
-        f"concurrency {first.concurrency}, budget {first.budget_tokens} thinking tokens.",
+        f"concurrency {first.concurrency}, budget {first.budget_tokens} tokens.",
         f"Models: base {told.models.base}, small {told.models.small}. GPU: {told.gpu}. "
         f"sglang {told.versions.get('sglang', UNKNOWN)}."
         + "".join(f" {count} replicas of {role}." for role, count in (told.replicas or {}).items()),
@@ -126,7 +126,7 @@ def _samples(names: Sequence[str], summaries: Sequence[Summary]) -> list[str]:
 def _sign_tests(names: Sequence[str], beside: Sequence[AgainstBase | None]) -> list[str]:
     """Where few problems tell two methods apart, the interval is rough: the exact test stands beside it."""
     return [
-        f"{name} vs base: {difference(paired)} points, better on {paired.better}, worse on {paired.worse} of {paired.n}, "
+        f"{name} vs base: {difference(paired)}, better on {paired.better}, worse on {paired.worse} of {paired.n}, "
         f"sign test p = {paired.sign_p:.2g}."
         for name, pairing in zip(names, beside, strict=False)
         if pairing is not None and (paired := pairing.accuracy) and not paired.too_few

@@ -31,7 +31,7 @@ class Table:
         for name, *cells in self.rows[1:]:
             first, *below = textwrap.wrap(name, widths[0], subsequent_indent=INDENT, **WHOLE)
             if max(map(len, [first, *below])) > widths[0]:  # no part of a name is cut: it has lines of its own
-                lines += [[line] for line in textwrap.wrap(name, WIDTH, **WHOLE)]
+                lines += [[line] for line in textwrap.wrap(name, self.width or WIDTH, **WHOLE)]
                 first, below = "", []
             lines += [[first, *cells], *([line] for line in below)]
         table = [GAP.join(_aligned(line, widths)).rstrip() for line in lines]

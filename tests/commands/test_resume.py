@@ -13,7 +13,7 @@ from fake_engine import CharTokenizer, FakeEngine, Payload, digits
 from run_folders import answers, run_folder
 from user_files import BENCH, PAIR
 
-from sgl_specreason import eval, replay
+from sgl_specreason.eval import main
 from sgl_specreason.results.folder import write_json
 from sgl_specreason.results.records import begun_runs
 from sgl_specreason.text import chat
@@ -21,7 +21,6 @@ from sgl_specreason.text.prompts import load_prompts
 
 Start = Callable[..., FakeEngine]
 Run = Callable[..., Result]
-COMMANDS = {"eval": eval.main, "replay": replay.main}
 
 
 @pytest.fixture
@@ -38,8 +37,8 @@ def servers(fake_engine: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     return ["--base-url", one.url, "--small-url", other.url]
 
 
-def called(command: str, *words: str | Path) -> Result:
-    return CliRunner().invoke(COMMANDS[command], [str(word) for word in words], catch_exceptions=False)
+def called(*words: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
 
 
 def torn(top: Path) -> dict[Path, list[str]]:
@@ -105,20 +104,6 @@ EVALS: dict[str, Callable[[], list[str]]] = {
     "preset": own_preset,
     "pair": own_pair,
 }
-REPLAYS = {
-    "a share": ["--synthetic", "--acceptance", "0.5", "--limit", "3", "--thinking-tokens", "60"],
-    "a grid": [
-        "--synthetic",
-        "--acceptance",
-        "0.2,0.8",
-        "--limit",
-        "2",
-        "--thinking-tokens",
-        "60",
-        "--lookahead",
-        "0,1",
-    ],
-}
 
 
 @pytest.mark.parametrize("words", EVALS.values(), ids=EVALS)
@@ -126,28 +111,16 @@ def test_a_run_goes_on_from_its_folder_alone(
     servers: list[str], words: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Issue 18: doing what the message of an interruption says gave "--bench is missing". From anywhere, and twice."""
-    assert called("eval", *words(), *servers).exit_code == 0
+    assert called(*words(), *servers).exit_code == 0
     top = only().absolute()
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         before = torn(top)
-        done = called("eval", "--resume", top)
+        done = called("--resume", top)
         assert done.exit_code == 0, done.output
         assert held(top) == before
         assert f"Run folder: {top}" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
-
-
-@pytest.mark.parametrize("words", REPLAYS.values(), ids=REPLAYS)
-def test_a_replay_goes_on_from_its_folder_alone(servers: list[str], words: list[str]) -> None:
-    assert called("replay", *words, *servers).exit_code == 0
-    before = torn(only())
-    done = called("replay", "--resume", only())
-    assert done.exit_code == 0, done.output
-    assert held(only()) == before
-    refused = called("eval", "--resume", only())
-    assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1)
-    assert f"was begun by replay: specreason replay --resume {only()}" in refused.stderr
 
 
 BESIDES: dict[str, tuple[list[str], str]] = {
@@ -171,16 +144,16 @@ def test_what_is_given_besides_must_agree(
 ) -> None:
     """Issue 18: without --method, small was run into a folder of two methods."""
     words = ["--bench", "demo", "--limit", "3", "--method", "base", "--method", "specreason", *servers]
-    assert called("eval", *words).exit_code == 0
+    assert called(*words).exit_code == 0
     if torn_first:
         torn(only())
     before = held(only())
-    done = called("eval", "--resume", only(), *besides)
+    done = called("--resume", only(), *besides)
     assert (done.exit_code, refused in done.stderr) == (2 if refused else 0, True), done.output
     assert len(done.stderr.splitlines()) == 1 or not refused
     assert set(held(only())) == set(before)
     assert (held(only()) == before) is bool(refused or not torn_first)
-    assert called("eval", *words, "--resume", only()).exit_code == 0, "the original command is refused"
+    assert called(*words, "--resume", only()).exit_code == 0, "the original command is refused"
 
 
 def test_a_run_that_had_written_nothing_yet_goes_on(servers: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,20 +164,20 @@ def test_a_run_that_had_written_nothing_yet_goes_on(servers: list[str], monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr("sgl_specreason.run.evaluate._connected", interrupted)
-        done = called("eval", "--bench", "demo", "--limit", "2", "--method", "base", *servers)
+        done = called("--bench", "demo", "--limit", "2", "--method", "base", *servers)
     assert done.exit_code == 130
     assert f"specreason eval --resume {only()}" in done.stderr
-    refused = called("eval", "--resume", only(), "--limit", "3")
+    refused = called("--resume", only(), "--limit", "3")
     assert (refused.exit_code, "limit: 2 then, 3 now" in refused.stderr) == (2, True)
-    assert called("eval", "--resume", only()).exit_code == 0
+    assert called("--resume", only()).exit_code == 0
     assert list(held(only()).values()) == [["demo-001", "demo-002"]]
 
 
 def test_files_of_the_users_that_have_changed_are_refused(servers: list[str]) -> None:
-    assert called("eval", *own_prompts(), *servers).exit_code == 0
+    assert called(*own_prompts(), *servers).exit_code == 0
     torn(only())
     mine("words/math.txt", "Now: {{problem}}\n")
-    refused = called("eval", "--resume", only())
+    refused = called("--resume", only())
     assert refused.exit_code == 2
     assert "prompts.math: '" in refused.stderr
     assert len(refused.stderr) < 300, "hashes in full"
@@ -219,12 +192,12 @@ def test_a_folder_found_without_being_named_is_kept(
     own_bench()
     Path("rows.jsonl").rename("mine.jsonl")
     monkeypatch.setenv("SPECREASON_DATA", ".")
-    assert called("eval", "--bench", "mine.toml", *servers).exit_code == 0
+    assert called("--bench", "mine.toml", *servers).exit_code == 0
     top = only().absolute()
     before = torn(top)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SPECREASON_DATA")
-    done = called("eval", "--resume", top)
+    done = called("--resume", top)
     assert done.exit_code == 0, done.output
     assert held(top) == before
 
@@ -233,53 +206,53 @@ def test_the_share_that_another_run_kept_is_kept(servers: list[str], tmp_path: P
     """That run may be gone by then."""
     other = run_folder(tmp_path / "other", [one | {"drafts": 10, "accepted": 7} for one in answers(True, True)])
     words = ["--bench", "demo", "--limit", "2", "--method", "random", "--match-acceptance", other]
-    assert called("eval", *words, *servers).exit_code == 0
+    assert called(*words, *servers).exit_code == 0
     torn(only())
     (other / "config.json").unlink()
-    assert called("eval", "--resume", only()).exit_code == 0
+    assert called("--resume", only()).exit_code == 0
     assert json.loads((only() / "command.json").read_text())["options"]["gate_p"] == 0.7
 
 
 def test_no_key_is_kept(servers: list[str]) -> None:
     key = "a-key-that-nobody-may-see"
-    assert called("eval", "--bench", "demo", "--limit", "1", "--api-key", key, *servers).exit_code == 0
+    assert called("--bench", "demo", "--limit", "1", "--api-key", key, *servers).exit_code == 0
     assert key not in (only() / "command.json").read_text()
 
 
 def test_an_older_versions_folder_goes_on(servers: list[str]) -> None:
     """It does not say how it was begun: what its runs were made with does."""
     words = ["--bench", "demo", "--limit", "2", "--method", "random", "--method", "specreason", "--gate-p", "0.5"]
-    assert called("eval", *words, "--threshold", "5", *servers).exit_code == 0
+    assert called(*words, "--threshold", "5", *servers).exit_code == 0
     before = torn(only())
     (only() / "command.json").unlink()
-    refused = called("eval", "--resume", only(), "--threshold", "6", *servers)
+    refused = called("--resume", only(), "--threshold", "6", *servers)
     assert (refused.exit_code, "policy.threshold: 5.0 then, 6.0 now" in refused.stderr) == (2, True)
-    done = called("eval", "--resume", only(), *servers)
+    done = called("--resume", only(), *servers)
     assert done.exit_code == 0, done.output
     assert held(only()) == before
     torn(only())
-    assert called("eval", "--resume", only()).exit_code == 0, "and from then on it says so"
+    assert called("--resume", only()).exit_code == 0, "and from then on it says so"
 
 
 @pytest.mark.parametrize("form", ["shipped", "mine"])
 def test_an_older_versions_sweep_goes_on_or_asks_for_its_file(servers: list[str], form: str) -> None:
     words = own_sweep() if form == "mine" else ["--bench", "demo", "--limit", "1", "--sweep", "threshold"]
-    assert called("eval", *words, *servers).exit_code == 0
+    assert called(*words, *servers).exit_code == 0
     (only() / "command.json").unlink()
     before = torn(only())
-    done = called("eval", "--resume", only(), *servers)
+    done = called("--resume", only(), *servers)
     if form == "mine":
         assert (done.exit_code, "give --sweep FILE.toml" in done.stderr) == (2, True)
-        done = called("eval", "--resume", only(), "--sweep", "grid.toml", *servers)
+        done = called("--resume", only(), "--sweep", "grid.toml", *servers)
     assert done.exit_code == 0, done.output
     assert held(only()) == before
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"command": 1}', '{"command": "eval", "options": {"bnch": "demo"}}'])
 def test_a_damaged_file_is_one_line(servers: list[str], content: str) -> None:
-    assert called("eval", "--bench", "demo", "--limit", "1", "--method", "base", *servers).exit_code == 0
+    assert called("--bench", "demo", "--limit", "1", "--method", "base", *servers).exit_code == 0
     (only() / "command.json").write_text(content)
-    done = called("eval", "--resume", only())
+    done = called("--resume", only())
     assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
     assert "command.json: " in done.stderr
 
