@@ -67,12 +67,12 @@ def steps(runs: Sequence[Run]) -> Figure:
     """
     for run in runs:
         run.read(outcomes, tallied)
-    done = {name: run.of(tallied) for name, run in zip(labels.names(runs), runs, strict=True)}
+    done = {name: run.of(tallied) for name, run in zip(map(_folded, labels.names(runs)), runs, strict=True)}
     done = {name: records for name, records in done.items() if records}
     if not done:
         raise UsageError("these runs hold no finished trajectory")
     stepwise = {name: records for name, records in done.items() if any(record.drafts for record in records)}
-    heights = [1.0] * len(stepwise) + [0.3 + 0.25 * len(done)] * 2
+    heights = [1.0] * len(stepwise) + [0.3 + sum(0.14 + 0.11 * len(name.splitlines()) for name in done)] * 2
     size = (3.4, 1.6 + 1.2 * sum(heights))
     figure, panels = plt.subplots(len(heights), 1, figsize=size, height_ratios=heights, squeeze=False)
     for number, (axes, (name, records)) in enumerate(zip(panels[:, 0], stepwise.items(), strict=False)):
@@ -93,6 +93,11 @@ def steps(runs: Sequence[Run]) -> Figure:
 TOKENS = {"base": COLOURS["base"], "small, kept": COLOURS["small"], "small, discarded": "#BBBBBB"}
 
 
+def _folded(name: str) -> str:
+    """A run's name in lines that leave room for the bars."""
+    return textwrap.fill(name, LONGEST_LABEL, break_long_words=False)
+
+
 def _authors(axes: Axes, name: str, records: Sequence[Tally]) -> None:
     longest = max(len(record.authors) for record in records)
     counts: dict[str, list[int]] = {"small": [0] * longest, "base": [0] * longest}
@@ -103,7 +108,7 @@ def _authors(axes: Axes, name: str, records: Sequence[Tally]) -> None:
     for author, values in counts.items():
         axes.bar(np.arange(1, longest + 1), values, bottom=bottom, color=COLOURS[author], label=author, width=0.9)
         bottom += values
-    axes.set(ylabel=textwrap.fill(name, LONGEST_LABEL, break_long_words=False), xlim=(0.3, longest + 0.7))
+    axes.set(ylabel=name, xlim=(0.3, longest + 0.7))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

@@ -359,7 +359,8 @@ def test_a_failed_and_a_withheld_trajectory_say_so(look: Callable[..., webdriver
 
 def test_the_question_stands_above_the_steps(look: Callable[..., webdriver.Chrome], tmp_path: Path) -> None:
     """Issue 18: it was nowhere. Its formulas are set as those of steps; older folders have none."""
-    chrome = look(compared(tmp_path / "runs", problem="What is $x^2$?", choices="A. <b>4</b>"), "#1")
+    asked = record(1, correct=True, steps=steps("So.")) | {"problem": "What is $x^2$?", "choices": "A. <b>4</b>"}
+    chrome = look(run_folder(tmp_path / "runs", [record(0, correct=True), asked]), "#1")
     question = chrome.find_element(By.CSS_SELECTOR, ".question")
     until(chrome, "return document.querySelector('.question math')")
     assert question.text.startswith("What is")
