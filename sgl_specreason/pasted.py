@@ -35,17 +35,18 @@ def _is_found(script: Path) -> bool:
     return found is not None and os.path.exists(script) and os.path.samefile(found, script)
 
 
-def following(folders: Sequence[Path], runs: Sequence[Run]) -> str:
-    """What to do next with these runs, which are in these folders."""
+def following(folders: Sequence[Path], runs: Sequence[Run], *, force: bool = False) -> str:
+    """What to do next with these runs, which are in these folders; with `force` where they are compared by force."""
     first = runs[0]
     lines = [_resumed(folder, first) for folder in folders if _is_partial(folder, runs)]
     if problem := _problem(runs):
         lines.append(command("report", "--show", folders[0], problem))
+    forced = ["--force"] if force else []
     if first.is_replay:
         lines.append(command("report", "--csv", *folders))
     else:
-        lines.append(command("report", "--html", *folders, "-o", "page.html"))
-        lines.append(command("plot", "pareto", *folders, "-o", "pareto.svg"))
+        lines.append(command("report", "--html", *folders, "-o", "page.html", *forced))
+        lines.append(command("plot", "pareto", *folders, "-o", "pareto.svg", *forced))
         if any(run.varied for run in runs):
             lines.append(command("report", "--calibrate", *folders))
     return "\n".join(["Next:", *(f"  {line}" for line in lines)])

@@ -18,10 +18,11 @@ from sgl_specreason.command import Command, one_line
 from sgl_specreason.errors import RecordError, UsageError
 from sgl_specreason.pasted import following
 from sgl_specreason.results.folder import held, strict
+from sgl_specreason.results.labels import differences
 from sgl_specreason.results.records import CONFIG
 from sgl_specreason.results.rescore import rescored
 from sgl_specreason.results.summaries import write
-from sgl_specreason.results.summary import Run, against_base, differing, load_runs
+from sgl_specreason.results.summary import Run, against_base, load_runs
 from sgl_specreason.results.table import comparison
 from sgl_specreason.results.transcript import plain, transcript
 
@@ -94,7 +95,7 @@ def main(
             _write(out, page(runs))
             click.echo(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
             return
-        text, kept = _report(list(folders), runs, **options)
+        text, kept = _report(list(folders), runs, force=force, **options)
         if is_alone:
             for folder, own in folders.items():
                 write(folder, own)
@@ -153,14 +154,9 @@ def _read(folders: Mapping[Path, list[Run]], *, force: bool, rescore: bool, answ
     found = [run for runs in folders.values() for run in runs]
     _check_replays(found, answers="--rescore" if rescore else answers)
     varied = found[0].varied if len(folders) == 1 else ()
-    if (differ := differing(found, swept=varied)) and not force:
-        told = {
-            key: f" ({' | '.join(dict.fromkeys(values))})"
-            for key, values in differ.items()
-            if key.startswith("models.")
-        }
-        words = ", ".join(key + told.get(key, "") for key in differ)
-        raise UsageError(f"these runs do not compare: {words} differ; --force shows them together all the same")
+    if (differ := differences(found, frozenset(varied))) and not force:
+        words = "; ".join(differ)
+        raise UsageError(f"these runs do not compare: {words}; --force shows them together all the same")
     if rescore:
         for run in found:
             click.echo(rescored(run.path, run.config), err=True)
@@ -180,6 +176,7 @@ def _report(
     folders: Sequence[Path],
     runs: Sequence[Run],
     *,
+    force: bool,
     wide: bool,
     as_json: bool,
     as_csv: bool,
@@ -205,7 +202,7 @@ def _report(
         return _json(runs), table.markdown()
     if markdown:
         return table.markdown(), table.markdown()
-    return f"{table.text()}\n{following(folders, runs)}\n", table.markdown()
+    return f"{table.text()}\n{following(folders, runs, force=force)}\n", table.markdown()
 
 
 def _json(runs: Sequence[Run]) -> str:

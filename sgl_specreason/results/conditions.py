@@ -30,7 +30,7 @@ def notes(runs: Sequence[Run], names: Sequence[str], beside: Sequence[AgainstBas
         lines.append(f"Not the preset's: {labels.in_words(shared)}.")
     lines += [*_remarks(names, summaries), *_samples(names, summaries), *_sign_tests(names, beside)]
     lines += [TOO_FEW] if any(pairing and pairing.speed_up.too_few for pairing in beside) else []
-    return lines + labels.differences(runs, varied)
+    return lines + [f"Differs: {words}" for words in labels.differences(runs, varied)]
 
 
 def _conditions(first: Summary) -> list[str]:

@@ -117,7 +117,7 @@ def differences(runs: Sequence[Run], swept: frozenset[str]) -> list[str]:
             columns = {f" {name}": [value.get(name) for value in values] for name in inner}
             parts = {name: column for name, column in columns.items() if any(value != column[0] for value in column)}
         words = [f"{name} {' | '.join(dict.fromkeys(map(_short, column)))}" for name, column in parts.items()]
-        lines.append(f"Differs: {key}:{','.join(words)}")
+        lines.append(f"{key}:{','.join(words)}")
     return lines
 
 

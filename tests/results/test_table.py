@@ -95,6 +95,17 @@ def test_what_to_do_next_can_be_pasted(tmp_path: Path) -> None:
     assert commands[0].endswith(" p0")
 
 
+def test_what_was_compared_by_force_is_drawn_by_force(tmp_path: Path) -> None:
+    """And the refusal says what differs, not only in which key."""
+    runs = [run_folder(tmp_path / str(seed), answers(True, False, True, True), seed=seed) for seed in (1, 2)]
+    refused = invoke("report", *runs)
+    assert refused.stderr == (
+        "error: these runs do not compare: seed: 1 | 2; --force shows them together all the same\n"
+    )
+    commands = invoke("report", "--force", *runs).stdout.partition("\nNext:\n")[2].splitlines()
+    assert [line.endswith(" --force") for line in commands] == [False, True, True]
+
+
 def test_a_partial_run_is_told_how_it_goes_on(tmp_path: Path) -> None:
     top = run_folder(tmp_path / "run", answers(True, True))
     assert f"Next:\n  specreason eval --resume {top}\n" in invoke("report", top).stdout

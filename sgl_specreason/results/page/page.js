@@ -334,7 +334,7 @@ async function show() {
   const title = el("h3", { tabindex: "-1" }, `${one.problem.id}, ${one.name}`);
   const parts = [moves(one), el("div", { class: "problem-head" }, title, question(content), verdict(one, content), facts(one, content))];
   if (content.shortened) {
-    const command = `python -m sgl_specreason.report --show ${about.folder} ${one.problem.id}:${one.sample}`;
+    const command = `specreason report --show ${about.folder} ${one.problem.id}:${one.sample}`;
     parts.push(el("p", { class: "facts" }, "To keep this file small, the middle of the thought is left out; it is whole in ", el("code", {}, command)));
   }
   parts.push(...timeline(content.requests), el("h3", {}, "Steps"));
