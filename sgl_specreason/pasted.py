@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from sgl_specreason.method.policy import is_alone
@@ -21,7 +22,7 @@ def command(verb: str, *words: str | Path) -> str:
 def _program() -> list[str]:
     """The console script where it was used, or nothing of ours was: a test, a figure's script; else the module."""
     package = __name__.partition(".")[0]
-    if any(word == package or word.startswith(f"{package}.") for word in sys.orig_argv):
+    if any(flag == "-m" and word.split(".")[0] == package for flag, word in pairwise(sys.orig_argv)):
         return [sys.orig_argv[0], "-m", package]
     script = Path(sys.argv[0])
     if script.name == NAME and not _is_found(script):

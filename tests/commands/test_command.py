@@ -41,6 +41,7 @@ def test_a_signal_before_there_is_a_folder_is_named_as_such(capsys: pytest.Captu
         (["python3", "-m", "sgl_specreason.eval"], "python3 -m sgl_specreason report"),
         ([".venv/bin/python", "-m", "sgl_specreason", "eval"], ".venv/bin/python -m sgl_specreason report"),
         (["python", "/else/where/specreason", "eval"], "/else/where/specreason report"),
+        (["python", "/else/where/specreason", "report", "sgl_specreason"], "/else/where/specreason report"),
         (["python", "plots/pareto.py"], "specreason report"),
     ],
 )
