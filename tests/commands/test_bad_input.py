@@ -379,12 +379,14 @@ RESUMED = {
     "resume: config lacks a setting": resumed(
         run(config={"settings": {"method": "base"}}), "config.json", "settings.bench"
     ),
-    "resume: other method": resumed(run(settings={"method": "base"}), "method base", more="--method specreason"),
-    "resume: other settings": resumed(run(settings={"seed": 5}), "seed: 5 then, 0 now", more="--method specreason"),
+    "resume: other method": resumed(
+        run(settings={"method": "base"}), "method: base then, specreason now", more="--method specreason"
+    ),
+    "resume: other settings": resumed(run(settings={"seed": 5}), "seed: 5 then, 0 now", more="--seed 0"),
     "resume: at a measured concurrency": resumed(
         with_file("config.json", "[]"), "config.json", more="--concurrency auto"
     ),
-    "resume: one of several": resumed(several(a=run()), "holds a run", more="--method specreason"),
+    "resume: one of several": resumed(several(a=run()), "bench: 'math500' then"),
 }
 REPORTS = {
     "report: no run": wrong("report", "", "RUN"),
@@ -508,7 +510,7 @@ PLOTS = (
     }
     | {
         f"pareto: -o {out!r}": wrong("pareto", f"run -o '{out}'", "-o", files={"run": run(), "f": "x"})
-        for out in ("x.pdf", "threshold-0.6", "", ".", "..", "no/x.svg", "f/x.svg", "/proc/x", "x" * 300)
+        for out in ("x.gif", "threshold-0.6", "", ".", "..", "no/x.svg", "f/x.svg", "/proc/x", "x" * 300)
     }
     | {
         f"pareto: published {name}": wrong(
