@@ -301,7 +301,7 @@ def growth(bed: Bed, proxies: dict[str, Proxy], requests: int) -> None:
         )
         bed.count.figures[f"before and after {requests} requests"] = words
         bed.say(f"growth: {words}")
-        if after[0] > 1.1 * before[0] or after[1] > 1.1 * before[1] + 2 or after[2] > 1.1 * before[2] + 2:
+        if after[0] > 1.1 * before[0] or after[1] > 1.1 * before[1] + 4 or after[2] > 1.1 * before[2] + 8:
             bed.broken(f"growth: {words}")
         bed.ended(server, "growth")
 
