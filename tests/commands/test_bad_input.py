@@ -453,7 +453,7 @@ REPORTS = {
         },
     ),
     "report: other conditions": wrong(
-        "report", "a b", "concurrency differ", "--force", files={"a": run(), "b": run(settings={"concurrency": 8})}
+        "report", "a b", "concurrency: 1 | 8", "--force", files={"a": run(), "b": run(settings={"concurrency": 8})}
     ),
     "report: risk 0": reported(run(), "--risk", more="--calibrate --risk 0"),
     "report: risk 100": reported(run(), "--risk", more="--calibrate --risk 100"),
@@ -520,7 +520,7 @@ PLOTS = (
         "pareto: other conditions": wrong(
             "pareto",
             "a b -o x",
-            "concurrency differ",
+            "concurrency: 1 | 8",
             "--force",
             files={"a": run(), "b": run(settings={"concurrency": 8})},
         ),
