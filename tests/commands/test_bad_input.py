@@ -520,7 +520,7 @@ PLOTS = (
         "pareto: other conditions": wrong(
             "pareto",
             "a b -o x",
-            "concurrency: 1 | 8",
+            "concurrency differ",
             "--force",
             files={"a": run(), "b": run(settings={"concurrency": 8})},
         ),
