@@ -458,7 +458,7 @@ REPORTS = {
         },
     ),
     "report: other conditions": wrong(
-        "report", "a b", "concurrency differ", "--force", files={"a": run(), "b": run(settings={"concurrency": 8})}
+        "report", "a b", "concurrency: 1 | 8", "--force", files={"a": run(), "b": run(settings={"concurrency": 8})}
     ),
     "report: risk 0": reported(run(), "--risk", more="--calibrate --risk 0"),
     "report: risk 100": reported(run(), "--risk", more="--calibrate --risk 100"),

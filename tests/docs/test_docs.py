@@ -156,6 +156,8 @@ def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             assert find_spec(module.partition(".")[0]), f"{module}: there is no such module"
         case ["specreason", "plot", figure, *rest]:
             invoke(importlib.import_module(figure).main, rest, run=True)
+        case ["specreason"]:
+            assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["specreason"]
         case ["specreason", verb, *rest]:
             check(["python", "-m", f"sgl_specreason.{verb}", *rest], monkeypatch)
         case ["python", script, *rest] if script.startswith("plots/"):
