@@ -91,17 +91,31 @@ def main(**given: Any) -> None:
     The trace is that of a RUN folder of eval, or a generated one. Every request is a real one; the engines write as many
     tokens as the trace says, whatever they are, and drafts are kept as it says.
     """
-    with interruptible("the replay") as interruption:
+    with interruptible("replay") as interruption:
+        if given["resume"]:
+            from sgl_specreason import resume
+
+            given = resume.taken_up("replay", given)
+            if resume.shown_if_complete(given):
+                return
         from sgl_specreason.replays.session import ReplaySession
         from sgl_specreason.results.folder import check_writable
+        from sgl_specreason.resume import begun
 
         plan = resolved(given)
-        check_writable(given["out"])
+        if not given["resume"]:
+            check_writable(given["out"])
         if given["dry_run"]:
             click.echo(_described(plan, given), nl=False)
             return
         carry_out(
-            plan, ReplaySession, interruption, out=given["out"], resume=given["resume"], access=options.access_of(given)
+            plan,
+            ReplaySession,
+            interruption,
+            begun=begun("replay", given, plan),
+            out=given["out"],
+            resume=given["resume"],
+            access=options.access_of(given),
         )
 
 

@@ -80,7 +80,7 @@ class Api:
             middleware=self._cors(),
         )
         app.router.redirect_slashes = False
-        self.app = Guard(app, key=settings.key, most_bytes=settings.most_bytes)
+        self.app = Guard(app, key=settings.key, most_bytes=settings.most_bytes, origins=settings.cors_origins)
 
     def drain(self) -> None:
         """Takes no more requests; those under way go on."""

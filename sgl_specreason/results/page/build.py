@@ -12,13 +12,15 @@ from typing import Any
 
 import msgspec
 
+from sgl_specreason.results import labels
 from sgl_specreason.results.folder import strict, without_texts
+from sgl_specreason.results.layout import Table
 from sgl_specreason.results.page.figures import Drawn, drawn
 from sgl_specreason.results.page.parts import asset, filled, source
 from sgl_specreason.results.page.trajectories import fitted, packed, told
 from sgl_specreason.results.records import Key, record_of, trajectories
 from sgl_specreason.results.summary import Run, base_of
-from sgl_specreason.results.table import Table, comparison
+from sgl_specreason.results.table import comparison
 
 BYTES_EACH, FEWEST, MOST = 10_000, 500, 4_000
 
@@ -30,8 +32,8 @@ def page(runs: Sequence[Run]) -> str:
     problems; the page says so. Figures that cannot be drawn of these runs are named with the reason.
     """
     figures = drawn(runs)  # first: it reads all that is needed of the records in one pass
-    table = comparison(runs)
-    names = [row[0] for row in table.rows[1:]]
+    table = comparison(runs, wide=True)
+    names = labels.names(runs)
     problems, left_out = _problems(runs)
     content = {
         "runs": [_about(run, name) for run, name in zip(runs, names, strict=True)],
