@@ -94,7 +94,7 @@ def main(**given: Any) -> None:
         from sgl_specreason.resume import begun
         from sgl_specreason.run.session import Session
 
-        for words in _notes(plan):
+        for words in [] if given["resume"] else _notes(plan):
             say(words)
         carry_out(
             plan,

