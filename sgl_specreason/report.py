@@ -33,7 +33,11 @@ from sgl_specreason.results.transcript import plain, transcript
 @click.option("--show", is_flag=True, help="Print one trajectory instead: --show RUN PROBLEM[:SAMPLE].")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per run, a line each.")
 @click.option("--markdown", is_flag=True, help="The table as Markdown.")
-@click.option("--calibrate", is_flag=True, help="What the judge's answers are worth, and a threshold for --risk.")
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="What the judge's answers are worth, and a threshold for --risk; of a published trace, what it said.",
+)
 @click.option(
     "--risk",
     type=click.FloatRange(0, 100, min_open=True, max_open=True),
@@ -73,6 +77,11 @@ def main(
     if show:
         click.echo(_trajectory(words))
         return
+    if options["calibrate"] and (text := _of_traces(words)) is not None:
+        if out is not None:
+            _write(out, text)
+        click.echo(plain(text), nl=False)
+        return
     folders = {Path(word): load_runs(Path(word)) for word in words}
     with _alone(folders, insists=rescore) as is_alone:
         runs = _read(
@@ -91,6 +100,19 @@ def main(
         if out is not None:
             _write(out, markdown)
         click.echo(plain(text), nl=False)
+
+
+def _of_traces(words: Sequence[str]) -> str | None:
+    """What published traces (eval/traces) say of their judges; None where the words are run folders."""
+    from sgl_specreason.plan import traces
+    from sgl_specreason.results.published import calibration
+
+    found = [traces.is_name(word) for word in words]
+    if not any(found):
+        return None
+    if not all(found):
+        raise UsageError("a published trace does not compare with a run; show them one by one")
+    return "\n".join(calibration(traces.load(word)) for word in words)
 
 
 @contextmanager

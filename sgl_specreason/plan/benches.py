@@ -61,7 +61,7 @@ def load_rows(bench: Bench, data: Path | None = None) -> Rows:
     if data is None and folder and (path := Path(folder) / f"{bench.name}.jsonl").is_file():
         data = path
     if data is not None:
-        raw, origin = _read_jsonl(data), str(data)
+        raw, origin = read_jsonl(data), str(data)
     elif bench.source.generator:
         if bench.source.generator not in GENERATORS:
             words = f"no generator {bench.source.generator!r}; there are {', '.join(GENERATORS)}"
@@ -152,7 +152,7 @@ def _text(where: str, item: dict[str, Any], column: str, what: str) -> str:
         raise UsageError(f"{where}: {misfit} (the bench's {what})") from None
 
 
-def _read_jsonl(path: Path) -> list[tuple[str, Any]]:
+def read_jsonl(path: Path) -> list[tuple[str, Any]]:
     import jsonlines
 
     rows: list[tuple[str, Any]] = []
