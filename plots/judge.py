@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 from drawing import TOO_FEW, caption, draw, noted, script, written
+from labelled import labelled
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sgl_specreason.errors import UsageError
+from sgl_specreason.judging.folder import is_folder
+from sgl_specreason.judging.measured import measured
 from sgl_specreason.method.policy import is_alone
 from sgl_specreason.method.score import ScoreRule
 from sgl_specreason.plan import traces
@@ -129,7 +132,15 @@ def _wilson(share: float, count: int) -> tuple[float, float]:
 
 @script
 def main(runs: tuple[Path, ...], out: Path, force: bool, **settings: Any) -> None:
-    """Draws what the judge's digits are worth, from the judgements that the runs recorded, or that a published trace holds."""
+    """Draws what the judge's digits are worth, from the judgements that the runs recorded, or that a published trace holds.
+
+    A folder of `python -m sgl_specreason.judge` is drawn with what each of its judges is worth.
+    """
+    if any(is_folder(run) for run in runs):
+        if len(runs) > 1:
+            raise UsageError("a measurement is drawn by itself")
+        written(labelled(measured(runs[0])), out)
+        return
     if any(traces.is_name(str(run)) for run in runs):
         if len(runs) > 1:
             raise UsageError("a published trace is drawn by itself")

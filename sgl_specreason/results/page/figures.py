@@ -23,14 +23,18 @@ class Drawn:
     reason: str = ""
 
 
+def plots_folder() -> Path:
+    """The checkout's `plots/`, or the packaged copy."""
+    places = (_PACKAGE.parent / "plots", _PACKAGE / "data" / "plots")
+    return next(path for path in places if (path / "pareto.py").exists())
+
+
 def drawn(runs: Sequence[Run]) -> list[Drawn]:
     """The figures of these runs, by the functions of the checkout's `plots/` or of the packaged copy.
 
     Never by those of the working directory: a folder that only holds runs must not bring code along.
     """
-    folder = next(
-        path for path in (_PACKAGE.parent / "plots", _PACKAGE / "data" / "plots") if (path / "pareto.py").exists()
-    )
+    folder = plots_folder()
     sys.path.insert(0, str(folder))
     try:
         for run in runs:
