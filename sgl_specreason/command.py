@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -20,6 +20,7 @@ from sgl_specreason.run.interruption import Interruption
 
 if TYPE_CHECKING:
     from sgl_specreason.plan.plan import Plan
+    from sgl_specreason.results.summary import Run
     from sgl_specreason.run.serving import Access
     from sgl_specreason.run.session import Session
 
@@ -83,8 +84,11 @@ def carry_out(
     out: Path,
     resume: Path | None,
     access: "Access",
+    beside: "Callable[[list[Run], Path], list[str]] | None" = None,
 ) -> None:
     """Runs the plan in sessions of this kind and prints its table; leaves with exit code 1 where a trajectory failed.
+
+    What `beside` says of the runs in `out` stands under it.
 
     Raises what `run.evaluate.run` does.
     """
@@ -102,6 +106,8 @@ def carry_out(
         kind=kind,
     )
     click.echo(comparison(runs).text())
+    for line in beside(runs, out) if beside else ():
+        click.echo(line)
     click.echo(f"Run folder: {folder}")
     if failed := sum(run.summary.failed for run in runs):
         fail(f"{failed} trajectories failed; --resume {folder} runs them again", 1)

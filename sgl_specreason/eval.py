@@ -85,12 +85,19 @@ def main(**given: Any) -> None:
         if given["dry_run"]:
             click.echo(_described(plan, given), nl=False)
             return
+        from sgl_specreason.judging import known
         from sgl_specreason.run.session import Session
 
         for words in _notes(plan):
             say(words)
         carry_out(
-            plan, Session, interruption, out=given["out"], resume=given["resume"], access=options.access_of(given)
+            plan,
+            Session,
+            interruption,
+            out=given["out"],
+            resume=given["resume"],
+            access=options.access_of(given),
+            beside=known.lines,
         )
 
 

@@ -15,7 +15,7 @@ from sgl_specreason.command import Command, fail, interruptible, say
 from sgl_specreason.errors import UsageError
 
 if TYPE_CHECKING:
-    from sgl_specreason.judging.measure import Measurement
+    from sgl_specreason.judging.measurement import Measurement
     from sgl_specreason.run.serving import Access
 
 MOST_WORKERS = 4096
@@ -82,6 +82,7 @@ def main(**given: Any) -> None:
         raise UsageError("--bench is missing; --list shows what there is")
     with interruptible("the measurement") as interruption:
         from sgl_specreason.judging import measure
+        from sgl_specreason.judging.folder import STEPS
         from sgl_specreason.results.folder import check_writable
 
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -93,7 +94,8 @@ def main(**given: Any) -> None:
         folder, failed = measure.run(
             measurement, out=given["out"], resume=given["resume"], access=access, interruption=interruption, say=say
         )
-        _shown(folder)
+        if not failed or (folder / STEPS).exists():
+            _shown(folder)
         if failed:
             fail(f"{failed} problems failed; --resume {folder} goes on with them", 1)
 
@@ -101,7 +103,7 @@ def main(**given: Any) -> None:
 def resolved(given: dict[str, Any]) -> "tuple[Measurement, Access]":
     """Checks the options and reads every file that they name. Raises UsageError; starts and writes nothing."""
     from sgl_specreason.judging import asking, benches
-    from sgl_specreason.judging.measure import Measurement
+    from sgl_specreason.judging.measurement import Measurement
     from sgl_specreason.plan.options import Options
     from sgl_specreason.plan.resolve import resolve
     from sgl_specreason.text.prompts import load_prompts
@@ -151,10 +153,10 @@ def _shown(folder: Path) -> None:
 
 
 def _described(measurement: "Measurement", access: "Access") -> str:
-    from sgl_specreason.judging import measure
+    from sgl_specreason.judging.measurement import attached, checked
 
-    measurement, _ = measure.attached(measurement, access)
-    measure.checked(measurement)
+    measurement, _ = attached(measurement, access)
+    checked(measurement)
     problems = measurement.problems
     steps = sum(len(problem.steps) for problem in problems)
     lines = [

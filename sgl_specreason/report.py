@@ -77,6 +77,7 @@ def main(
     if show:
         click.echo(_trajectory(words))
         return
+    _check_kinds(words)
     if options["calibrate"] and (text := _of_traces(words)) is not None:
         if out is not None:
             _write(out, text)
@@ -100,6 +101,15 @@ def main(
         if out is not None:
             _write(out, markdown)
         click.echo(plain(text), nl=False)
+
+
+def _check_kinds(words: Sequence[str]) -> None:
+    """Raises UsageError where another command shows what is asked for."""
+    from sgl_specreason.judging.folder import is_folder
+
+    for word in words:
+        if is_folder(Path(word)):
+            raise UsageError(f"{word}: what a judge is worth is shown by python -m sgl_specreason.judge --show {word}")
 
 
 def _of_traces(words: Sequence[str]) -> str | None:

@@ -120,7 +120,9 @@ def _problem(bench: LabelledBench, where: str, row: Any) -> LabelledProblem:
         problem = typed(_given(bench, row, "problem"), str, bench.column("problem"))
         steps = [_step(item) for item in typed(_given(bench, row, "steps"), list[Any], bench.column("steps"))]
         texts, labels = [text for text, _ in steps], [label for _, label in steps]
-        if "labels" in bench.fields:
+        if not steps:
+            right: tuple[bool, ...] = ()
+        elif "labels" in bench.fields:
             labels = typed(_given(bench, row, "labels"), list[Any], bench.column("labels"))
             right = _of_labels(bench, texts, labels)
         elif any(label is not None for label in labels):
@@ -153,7 +155,8 @@ def _step(item: Any) -> tuple[str, Any]:
         number = chosen if isinstance(chosen, int) and 0 <= chosen < len(item["completions"]) else 0
         by_hand = item.get("human_completion") if chosen is None else None
         item = by_hand if isinstance(by_hand, dict) else item["completions"][number]
-        item = {"rating": 1, **item} if isinstance(by_hand, dict) and item.get("rating") is None else item
+        if isinstance(by_hand, dict) and item.get("rating") is None:  # what a person wrote in its place is right
+            item = item | {"rating": 1}
     if isinstance(item, dict) and isinstance(text := item.get("text"), str):
         label = item.get("rating", item.get("label"))
         if label is None:

@@ -108,4 +108,7 @@ def _lines(file: Path) -> Iterator[tuple[str, bytes, bool]]:
 
 def is_folder(path: Path) -> bool:
     """Whether this is the folder of a judge's measurement."""
-    return (path / CONFIG).is_file() and "judges" in read_config(path / CONFIG)["settings"]
+    try:
+        return (path / CONFIG).is_file() and "judges" in read_config(path / CONFIG)["settings"]
+    except RecordError:
+        return False

@@ -1,4 +1,4 @@
-"""Owns one measurement: what is checked before anything starts, the engines that it needs, problems side by side, its folder.
+"""Owns the run of a measurement: the engines that it needs, problems side by side, its folder.
 
 Knows no options and no statistics. Whatever it prints goes to `say`.
 """
@@ -9,28 +9,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sgl_specreason.engines import replicas, startup
+from sgl_specreason.engines import startup
 from sgl_specreason.engines.servers import ROLES
-from sgl_specreason.engines.transport import Health
 from sgl_specreason.errors import EngineGone, Interrupted, RequestError, UsageError, WriteError
 from sgl_specreason.judging.asking import Asking
-from sgl_specreason.judging.benches import LabelledBench, LabelledProblem, LabelledRows
-from sgl_specreason.judging.folder import PREFIX, StepsFolder
+from sgl_specreason.judging.benches import LabelledProblem
+from sgl_specreason.judging.folder import StepsFolder
+from sgl_specreason.judging.measurement import Measurement, attached, checked, gone_on
 from sgl_specreason.method.policy import Policy
 from sgl_specreason.method.trajectory import Texts, Trajectory
 from sgl_specreason.plan import limits
-from sgl_specreason.plan.checkpoints import identity
-from sgl_specreason.plan.plan import Plan, digest
-from sgl_specreason.plan.versions import commit, versions
 from sgl_specreason.results.folder import fresh_folder, held
 from sgl_specreason.run import serving
 from sgl_specreason.run.interruption import Interruption
 from sgl_specreason.run.runner import run_all
-from sgl_specreason.run.serving import Access, Chats, Engines
+from sgl_specreason.run.serving import Access, Chats
 from sgl_specreason.run.session import Say
-from sgl_specreason.text.chat import load_chats
 from sgl_specreason.text.conversation import Message
 from sgl_specreason.text.steps import Author
 
@@ -38,91 +34,9 @@ if TYPE_CHECKING:
     from sgl_specreason.engines.endpoint import Endpoint
     from sgl_specreason.judging.program import Answers
 
+
 Task = tuple[LabelledProblem, int]
 """A problem, and the number of its first step that is still to be judged."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
-    """A measurement, resolved. `plan` is the pair's; of its problems and variants nothing is used."""
-
-    plan: Plan
-    bench: LabelledBench
-    rows: LabelledRows
-    askings: Sequence[Asking]
-    thresholds: dict[str, float]
-    limit: int | None
-    concurrency: int
-
-    @property
-    def problems(self) -> list[LabelledProblem]:
-        return self.rows.problems[: self.limit]
-
-    @property
-    def roles(self) -> tuple[Author, ...]:
-        """The models that are asked."""
-        asked = {asking.engine for asking in self.askings}
-        return tuple(role for role in ROLES if role in asked)
-
-    def settings(self) -> dict[str, Any]:
-        """What its answers depend on, and what going on with it must not change."""
-        return {
-            "bench": self.bench.name,
-            "pair": self.plan.pair,
-            "models": {role: identity(self.plan.models[role]) for role in self.roles},
-            "judges": [asking.settings() for asking in self.askings],
-            "dataset_sha256": self.rows.sha256,
-            "limit": self.limit,
-            "concurrency": self.concurrency,
-        }
-
-    def config(self, infos: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "settings": self.settings(),
-            "title": self.bench.title,
-            "problems": len(self.problems),
-            "steps": sum(len(problem.steps) for problem in self.problems),
-            "thresholds": self.thresholds,
-            "dataset_origin": self.rows.origin,
-            "templates": {asking.name: str(asking.prompts.folder) for asking in self.askings},
-            "gpu": self.plan.hardware,
-            "versions": versions(),
-            "commit": commit(),
-            "day": self.plan.day.isoformat(),
-            "server_info": infos,
-        }
-
-    @property
-    def name(self) -> str:
-        """Its folder's."""
-        return f"{PREFIX}{self.bench.name}-{self.plan.pair}-{digest(self.settings())}"
-
-
-def attached(measurement: Measurement, access: Access) -> tuple[Measurement, Engines]:
-    """The servers that run already, and the measurement of what they serve; none where engines are to be started."""
-    if access.urls is None:
-        return measurement, {}
-    urls = dict(zip(ROLES, access.urls, strict=True))
-    engines: Engines = {
-        role: replicas.attached(role, urls[role], access.api_key, Health(patience_s=access.patience_s))
-        for role in measurement.roles
-    }
-    plan = measurement.plan
-    places = {
-        role: tuple(dict.fromkeys(filter(None, (engine.tokenizer, engine.model, plan.models[role]))))
-        for role, engine in engines.items()
-    }
-    models = plan.models | {role: engine.model for role, engine in engines.items()}
-    return replace(measurement, plan=replace(plan, models=models, tokenizers=places)), engines
-
-
-def checked(measurement: Measurement) -> tuple[Chats, dict[str, Trajectory]]:
-    """The chat formats of the models that are asked, and what each judge is given. Raises UsageError."""
-    plan = measurement.plan
-    places = {role: plan.tokenizer_places[role] for role in measurement.roles}
-    chats = load_chats(places, plan.think_tags, trust_remote_code=plan.trust_remote_code, day=plan.day)
-    views = {one.name: one.view(chats[one.engine]) for one in measurement.askings if one.judging != "decisions"}
-    return chats, views
 
 
 def run(
@@ -132,10 +46,8 @@ def run(
 
     Raises UsageError before anything is started, EngineError where an engine fails for good, Interrupted on Ctrl-C and SIGTERM.
     """
-    measurement, engines = attached(measurement, access)
+    measurement, engines = attached(gone_on(measurement, resume), access)
     chats, views = checked(measurement)
-    if resume is not None and not resume.is_dir():
-        raise UsageError(f"--resume {resume}: no such run folder")
     top = resume or fresh_folder(out, measurement.name)
     folder = StepsFolder.found(top)
     if measurement.plan.why:

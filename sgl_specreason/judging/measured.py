@@ -151,6 +151,8 @@ def measured(path: Path) -> Measured:
     except Misfit as error:
         raise RecordError(f"{path / CONFIG}: not a judge's measurement: {error}") from None
     lines = StepsFolder.found(path).lines
+    if not lines:
+        raise RecordError(f"{path}: no step has been judged yet")
     numbers: dict[str, int] = {}
     for line in lines:
         numbers.setdefault(line.problem, len(numbers))

@@ -230,6 +230,29 @@ def test_a_measurement_is_shown_again_and_drawn(judging: Judging) -> None:
     assert Path("x.png").exists()
 
 
+def test_a_step_that_no_engine_answers_fails_its_problem_and_no_other(judging: Judging) -> None:
+    judging.says["base"] = lambda prompt, payload: Raw(400, b"{}")
+    result = judging.run("--judge", "score")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "40 problems failed; --resume" in result.stderr
+    shown = CliRunner().invoke(main, ["--show", str(judging.top)])
+    assert (shown.exit_code, "no step has been judged yet" in shown.stderr) == (2, True)
+
+
+def test_a_measurement_is_no_run_and_a_run_is_no_measurement(judging: Judging) -> None:
+    from command_line import invoke
+    from run_folders import answers, run_folder
+
+    judging.run("--judge", "score")
+    shown = invoke("report", judging.top)
+    assert (shown.exit_code, "is shown by python -m sgl_specreason.judge --show" in shown.stderr) == (2, True)
+    run_folder(judging.folder / "run", answers(True))
+    for words in (["--show", "run"], ["--resume", "run"]):
+        refused = judging.run(*words)
+        assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
+        assert "not a judge's measurement" in refused.stderr
+
+
 def test_few_problems_say_nothing(judging: Judging) -> None:
     assert judging.run("--limit", "4", "--judge", "score").exit_code == 0
     assert judging.summary["sentences"] == [
