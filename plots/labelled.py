@@ -26,7 +26,7 @@ def labelled(found: Measured) -> Figure:
     _areas(areas, found, colours)
     best = _best(found)
     _kept(kept, found, best, colours)
-    _reliability(reliability, found, best, colours)
+    _reliability(reliability, found, colours)
     _digits(digits, found, colours)
     settings, steps = found.config.settings, found.steps
     wrong = 100 * float(np.mean(~steps.right)) if len(steps.right) else math.nan
@@ -84,7 +84,7 @@ def _kept(axes: Axes, found: Measured, best: list[Signal], colours: dict[str, st
     axes.legend(loc="lower right", fontsize=7)
 
 
-def _reliability(axes: Axes, found: Measured, best: list[Signal], colours: dict[str, str]) -> None:
+def _reliability(axes: Axes, found: Measured, colours: dict[str, str]) -> None:
     for signal in [one for one in found.signals if one.probabilities is not None and one.rule != "p_ge"]:
         assert signal.probabilities is not None
         bins = [one for one in worth.reliability(found.steps, signal.probabilities) if one.count >= LEAST]
