@@ -87,7 +87,12 @@ def _drawn(drafts: Drafts, third: Callable[[Axes, Drafts], None]) -> Figure:
 def _spread(axes: Axes, drafts: Drafts) -> None:
     """How the expected digit is spread, where nobody knows what was right."""
     values = signal(drafts, "expected")
-    axes.hist(values, bins=np.arange(-0.5, 10), weights=np.full(len(values), 100 / len(values)), color="#0072B2")
+    axes.hist(
+        values,
+        bins=[digit - 0.5 for digit in range(11)],
+        weights=np.full(len(values), 100 / len(values)),
+        color="#0072B2",
+    )
     axes.set(xlabel="expected digit", ylabel="drafts, %", xlim=(-0.6, 9.6), xticks=range(10))
 
 

@@ -1,7 +1,9 @@
 """The command over scripted engines: what is asked, what is recorded, how it goes on, and what it says of good and bad judges."""
 
 import json
+import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -184,6 +186,27 @@ def test_a_measurement_goes_on_where_it_stopped(judging: Judging) -> None:
     assert judging.summary["partial"] is False
     other = judging.run("--judge", "binary", "--resume", judging.top)
     assert (other.exit_code, "was begun with other settings" in other.stderr) == (2, True)
+
+
+def test_an_interrupted_measurement_keeps_every_judged_step(judging: Judging) -> None:
+    seen = 0
+
+    def ended(prompt: str, payload: Payload) -> list[float] | str:
+        nonlocal seen
+        seen += 1
+        if seen == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return knows(prompt, payload)
+
+    judging.says["base"] = ended
+    first = judging.run("--judge", "score")
+    assert first.exit_code == 128 + signal.SIGTERM
+    assert "go on with --resume runs/judge-mine-" in first.stderr
+    lines = judging.lines()
+    assert 0 < len(lines) < 130
+    assert judging.run("--judge", "score", "--resume", judging.top).exit_code == 0
+    assert judging.lines()[: len(lines)] == lines
+    assert len(judging.lines()) == 130
 
 
 def test_base_alone_is_enough_and_small_is_not_asked(judging: Judging) -> None:
