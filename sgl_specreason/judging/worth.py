@@ -15,7 +15,8 @@ from sgl_specreason.results import stats
 from sgl_specreason.results.stats import NO_INTERVAL, Interval
 
 Floats = NDArray[np.float64]
-DRAWS = 4000
+DRAWS, FEWER_DRAWS, MANY = 4000, 1000, 1000
+"""How often problems are weighed: less often where there are many, since each time costs as much as pairs of them."""
 BINS = 10
 
 
@@ -87,7 +88,8 @@ def _area(steps: Steps, pairs: Floats, *, floor: float) -> Area:
         return Area(value=math.nan, ci95=NO_INTERVAL)
     rights = np.bincount(steps.problem[steps.right], minlength=steps.problems).astype(float)
     wrongs = np.bincount(steps.problem[~steps.right], minlength=steps.problems).astype(float)
-    weights = np.random.default_rng(stats.SEED).standard_exponential((DRAWS, steps.problems + 1))
+    draws = DRAWS if steps.problems <= MANY else FEWER_DRAWS
+    weights = np.random.default_rng(stats.SEED).standard_exponential((draws, steps.problems + 1))
     seen, unseen = weights[:, :-1], weights[:, -1]
     inside = np.einsum("di,di->d", seen @ pairs, seen)
     top, bottom = seen @ rights, seen @ wrongs
