@@ -29,6 +29,7 @@ from checkout import ROOT
 from click.testing import CliRunner
 from run_folders import record, run_folder, settings
 
+from sgl_specreason.judging import benches
 from sgl_specreason.plan import catalog
 from sgl_specreason.plan.shapes import Shape
 from sgl_specreason.results.conditions import OF_COLUMNS
@@ -238,7 +239,12 @@ def test_example_files_are_read(text: str, tmp_path: Path) -> None:
 
 def loader(text: str) -> Callable[[str], Any]:
     """What reads a file of this kind."""
-    kinds = {"grader": catalog.load_bench, "[grid]": catalog.load_sweep, "base =": catalog.load_pair}
+    kinds = {
+        "first_wrong": benches.load,
+        "grader": catalog.load_bench,
+        "[grid]": catalog.load_sweep,
+        "base =": catalog.load_pair,
+    }
     return next((load for word, load in kinds.items() if word in text), catalog.load_preset)
 
 
