@@ -80,7 +80,7 @@ def main(**given: Any) -> None:
         return
     if not given["bench"]:
         raise UsageError("--bench is missing; --list shows what there is")
-    with interruptible("the measurement") as interruption:
+    with interruptible("judge") as interruption:
         from sgl_specreason.judging import measure
         from sgl_specreason.judging.folder import STEPS
         from sgl_specreason.results.folder import check_writable

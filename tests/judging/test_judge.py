@@ -122,7 +122,7 @@ def test_a_judge_that_knows_and_one_that_does_not_are_told_apart_in_words(judgin
     )
     assert said[2].startswith("score greedy against self greedy: better by .500 [.")
     for words in said:
-        assert words in result.stdout
+        assert words in " ".join(result.stdout.split())  # lines are folded
         assert words in (judging.top / "summary.md").read_text()
     signals = judging.summary["signals"]
     assert signals["score greedy"]["stated"]["f1"] == signals["score greedy"]["best"]["f1"] == 1
@@ -201,7 +201,7 @@ def test_an_interrupted_measurement_keeps_every_judged_step(judging: Judging) ->
     judging.says["base"] = ended
     first = judging.run("--judge", "score")
     assert first.exit_code == 128 + signal.SIGTERM
-    assert "go on with --resume runs/judge-mine-" in first.stderr
+    assert "judge --resume runs/judge-mine-" in first.stderr
     lines = judging.lines()
     assert 0 < len(lines) < 130
     assert judging.run("--judge", "score", "--resume", judging.top).exit_code == 0
