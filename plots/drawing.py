@@ -99,8 +99,13 @@ def conditions(runs: Sequence[Run]) -> str:
 
 def caption(figure: Figure, runs: Sequence[Run], *more: str) -> None:
     """The conditions under the figure, at 7 pt."""
+    noted(figure, conditions(runs), *more)
+
+
+def noted(figure: Figure, *words: str) -> None:
+    """Words under the figure, at 7 pt."""
     width = max(40, int(figure.get_figwidth() * 20))
-    text = "\n".join(textwrap.wrap("; ".join([conditions(runs), *more]) + ".", width))
+    text = "\n".join(textwrap.wrap("; ".join(words) + ".", width))
     figure.supxlabel(text, fontsize=7, color="#444444", x=0.02, ha="left")
 
 
@@ -173,5 +178,10 @@ def script(command: Callable[..., None]) -> Command:
 def draw(figure: Callable[..., Figure], runs: Sequence[Path], out: Path, *, force: bool, **settings: Any) -> None:
     """Reads the folders, draws, saves and says where."""
     named(out)
-    for file in save(figure(read(runs, force=force), **settings), out):
+    written(figure(read(runs, force=force), **settings), out)
+
+
+def written(figure: Figure, out: Path) -> None:
+    """Saves a figure and says where."""
+    for file in save(figure, out):
         click.echo(file)

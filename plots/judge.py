@@ -4,21 +4,27 @@ Example: python plots/judge.py runs/demo-specreason-demo-1a2b3c4d -o judge.svg
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drawing import TOO_FEW, caption, draw, script
+from drawing import TOO_FEW, caption, draw, noted, script, written
+from labelled import labelled
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sgl_specreason.errors import UsageError
+from sgl_specreason.judging.folder import is_folder
+from sgl_specreason.judging.measured import measured
 from sgl_specreason.method.policy import is_alone
 from sgl_specreason.method.score import ScoreRule
+from sgl_specreason.plan import traces
 from sgl_specreason.results import stats
 from sgl_specreason.results.calibrate import Drafts, acceptance, aurocs, drafts_of, judged_drafts, signal, with_digits
+from sgl_specreason.results.published import drafts as published_drafts
 from sgl_specreason.results.summary import Run, outcomes
 from sgl_specreason.words import counted
 
@@ -37,6 +43,25 @@ def judge(runs: Sequence[Run]) -> Figure:
     drafts = with_digits(drafts_of(judging))
     if not len(drafts):
         raise UsageError("these runs hold no judgement by digits")
+    enough = all(run.summary.n >= stats.FEW for run in judging)
+    figure = _drawn(drafts, partial(_reliability, enough=enough))
+    caption(figure, judging, counted(len(drafts), "judged draft"), *["bars: 95 % intervals (Wilson)"] * enough)
+    return figure
+
+
+def of_trace(name: str) -> Figure:
+    """The same of a published trace, of which nobody knows what was right. Raises UsageError."""
+    published = traces.load(name)
+    drafts = with_digits(published_drafts(published))
+    if not len(drafts):
+        raise UsageError(f"{name}: holds no distribution over digits")
+    figure = _drawn(drafts, _spread)
+    noted(figure, f"{published.about.title}: {published.about.source}", counted(len(drafts), "judged draft"))
+    return figure
+
+
+def _drawn(drafts: Drafts, third: Callable[[Axes, Drafts], None]) -> Figure:
+    """All but what stands at the third place."""
     figure, ((digits, mass), (reliability, kept)) = plt.subplots(2, 2, figsize=(6.8, 4.4))
     counts = np.bincount(signal(drafts, "greedy").astype(int), minlength=10)
     digits.bar(range(10), 100 * counts / len(drafts), color="#0072B2")
@@ -45,8 +70,7 @@ def judge(runs: Sequence[Run]) -> Figure:
     each = np.full(len(masses), 100 / len(drafts))
     mass.hist(masses, bins=np.linspace(0, 1, 21), weights=each, color="#0072B2")
     mass.set(xlabel="label mass (probability on digits)", ylabel="drafts, %", xlim=(0, 1))
-    enough = all(run.summary.n >= stats.FEW for run in judging)
-    _reliability(reliability, drafts, enough=enough)
+    third(reliability, drafts)
     styles: tuple[dict[str, Any], ...] = (
         {"linewidth": 3, "color": "#56B4E9"},
         {"linestyle": "--", "color": "#D55E00"},
@@ -57,8 +81,19 @@ def judge(runs: Sequence[Run]) -> Figure:
         kept.plot(range(10), shares, label=rule, **style)
     kept.set(xlabel="threshold", ylabel="drafts kept, %", xticks=range(10), ylim=(-3, 103))
     kept.legend(loc="lower left")
-    caption(figure, judging, counted(len(drafts), "judged draft"), *["bars: 95 % intervals (Wilson)"] * enough)
     return figure
+
+
+def _spread(axes: Axes, drafts: Drafts) -> None:
+    """How the expected digit is spread, where nobody knows what was right."""
+    values = signal(drafts, "expected")
+    axes.hist(
+        values,
+        bins=[digit - 0.5 for digit in range(11)],
+        weights=np.full(len(values), 100 / len(values)),
+        color="#0072B2",
+    )
+    axes.set(xlabel="expected digit", ylabel="drafts, %", xlim=(-0.6, 9.6), xticks=range(10))
 
 
 def _reliability(axes: Axes, drafts: Drafts, *, enough: bool) -> None:
@@ -102,7 +137,20 @@ def _wilson(share: float, count: int) -> tuple[float, float]:
 
 @script
 def main(runs: tuple[Path, ...], out: Path, force: bool, **settings: Any) -> None:
-    """Draws what the judge's digits are worth, from the judgements that the runs recorded."""
+    """Draws what the judge's digits are worth, from the judgements that the runs recorded, or that a published trace holds.
+
+    A folder of `python -m sgl_specreason.judge` is drawn with what each of its judges is worth.
+    """
+    if any(is_folder(run) for run in runs):
+        if len(runs) > 1:
+            raise UsageError("a measurement is drawn by itself")
+        written(labelled(measured(runs[0])), out)
+        return
+    if any(traces.is_name(str(run)) for run in runs):
+        if len(runs) > 1:
+            raise UsageError("a published trace is drawn by itself")
+        written(of_trace(str(runs[0])), out)
+        return
     draw(judge, runs, out, force=force, **settings)
 
 

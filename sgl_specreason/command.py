@@ -22,6 +22,7 @@ from sgl_specreason.run.interruption import Interruption
 if TYPE_CHECKING:
     from sgl_specreason.plan.plan import Plan
     from sgl_specreason.results.origin import Origin
+    from sgl_specreason.results.summary import Run
     from sgl_specreason.run.serving import Access
     from sgl_specreason.run.session import Session
 
@@ -129,8 +130,11 @@ def carry_out(
     out: Path,
     resume: Path | None,
     access: "Access",
+    beside: "Callable[[list[Run], Path], list[str]] | None" = None,
 ) -> None:
     """Runs the plan in sessions of this kind and prints its table; leaves with exit code 1 where a trajectory failed.
+
+    What `beside` says of the runs in `out` stands under it.
 
     Raises what `run.evaluate.run` does.
     """
@@ -150,6 +154,8 @@ def carry_out(
         kind=kind,
     )
     click.echo(comparison(runs).text())
+    for line in beside(runs, out) if beside else ():
+        click.echo(line)
     click.echo(following([folder], runs))
     click.echo(f"Run folder: {folder}")
     if failed := sum(run.summary.failed for run in runs):

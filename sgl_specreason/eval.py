@@ -91,10 +91,11 @@ def main(**given: Any) -> None:
         if given["dry_run"]:
             click.echo(_described(plan, given), nl=False)
             return
+        from sgl_specreason.judging import known
         from sgl_specreason.resume import begun
         from sgl_specreason.run.session import Session
 
-        for words in _notes(plan):
+        for words in [] if given["resume"] else _notes(plan):
             say(words)
         carry_out(
             plan,
@@ -104,6 +105,7 @@ def main(**given: Any) -> None:
             out=given["out"],
             resume=given["resume"],
             access=options.access_of(given),
+            beside=known.lines,
         )
 
 

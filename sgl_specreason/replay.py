@@ -25,32 +25,43 @@ T = TypeVar("T")
 METHODS: "tuple[Method, ...]" = ("base", "small", "specreason")
 DEMO = "demo"
 PROBLEMS = 16
-OF_SYNTHETIC = {"thinking_tokens": 8192, "median_step_tokens": 48, "prompt_tokens": 200, "answer_tokens": 300}
+AROUND = {"prompt_tokens": 200, "answer_tokens": 300}
+OF_SYNTHETIC: dict[str, int | None] = {"thinking_tokens": 8192, "median_step_tokens": None, **AROUND}
 OF_DEMO = OF_SYNTHETIC | {"thinking_tokens": 320, "prompt_tokens": 60, "answer_tokens": 24}
 """Tiny models on a CPU: minutes, not hours."""
 
 
 def _length(name: str, words: str) -> Callable[[Any], Any]:
     value, demo = OF_SYNTHETIC[name.replace("-", "_")], OF_DEMO[name.replace("-", "_")]
-    default = f"{value}" if value == demo else f"{value}; pair demo {demo}"
-    help_text = f"With --synthetic: {words}.  [default: {default}]"
+    default = f"{value or 'as published'}" if value == demo else f"{value}; pair demo {demo}"
+    also = " or --trace" if name.replace("-", "_") in AROUND else ""
+    help_text = f"With --synthetic{also}: {words}.  [default: {default}]"
     return click.option(f"--{name}", type=click.IntRange(1, 1_000_000), metavar="N", help=help_text)
 
 
 @click.command(cls=Command)
-@click.argument("trace", required=False, type=options.PATH, metavar="[RUN]")
-@click.option("--synthetic", is_flag=True, help="A generated trace in place of a run folder's.")
+@click.argument("run", required=False, type=options.PATH, metavar="[RUN]")
+@click.option(
+    "--trace",
+    metavar="NAME|FILE.jsonl",
+    help="Lengths and verdicts of real runs that somebody published (eval/traces).",
+)
+@click.option(
+    "--synthetic",
+    is_flag=True,
+    help="A generated trace, of as many problems as you like: steps are drawn from a published one.",
+)
 @click.option(
     "--acceptance",
     metavar="P[,P...]",
-    help="The share of drafts that is kept, 0-1; several make a row each.  [default: the run's own verdicts]",
+    help="The share of drafts that is kept, 0-1; several make a row each.  [default: the trace's own verdicts]",
 )
 @_length("thinking-tokens", "longest thought; thoughts are between half of it and this")
 @_length("median-step-tokens", "median length of a step")
 @_length("prompt-tokens", "length of a prompt")
 @_length("answer-tokens", "length of an answer")
 @click.option(
-    "--limit", type=click.IntRange(1), metavar="N", help=f"Problems.  [default: {PROBLEMS}, or all of the run's]"
+    "--limit", type=click.IntRange(1), metavar="N", help=f"Problems.  [default: {PROBLEMS}, or all of the trace's]"
 )
 @click.option(
     "--method", "methods", multiple=True, metavar="NAME", help="base, small, specreason; repeatable.  [default: all]"
@@ -88,8 +99,8 @@ def _length(name: str, words: str) -> Callable[[Any], Any]:
 def main(**given: Any) -> None:
     """Replays trajectories of given lengths and verdicts on real engines: latency, throughput and memory, no answers.
 
-    The trace is that of a RUN folder of eval, or a generated one. Every request is a real one; the engines write as many
-    tokens as the trace says, whatever they are, and drafts are kept as it says.
+    The trace is that of a RUN folder of eval, a published one, or a generated one. Every request is a real one; the engines
+    write as many tokens as the trace says, whatever they are, and drafts are kept as it says.
     """
     with interruptible("replay") as interruption:
         if given["resume"]:
@@ -158,24 +169,35 @@ def resolved(given: dict[str, Any]) -> "ReplayPlan":
 
 def _trace(given: dict[str, Any], *, drafting: bool) -> "tuple[list[float | None], Trace]":
     """The shares of drafts to be kept (None: as the trace says), and the trace."""
-    from sgl_specreason.replays.trace import checked_share, from_run, synthetic
+    from sgl_specreason.plan import traces
+    from sgl_specreason.replays.trace import checked_share, from_published, from_run, synthetic
 
-    if given["synthetic"] == (given["trace"] is not None):
-        raise UsageError("give a run folder to replay, or --synthetic")
+    if [given["synthetic"], given["run"] is not None, given["trace"] is not None].count(True) != 1:
+        raise UsageError("give a run folder to replay, or --trace NAME, or --synthetic")
     lengths = {name: given[name] for name in OF_SYNTHETIC if given[name] is not None}
+    demo = given["pair"] == DEMO or not any(given[name] for name in options.MODELS)
+    usual = OF_DEMO if demo else OF_SYNTHETIC
+    _check_lengths(lengths, given)
     if given["synthetic"]:
-        demo = given["pair"] == DEMO or not any(given[name] for name in options.MODELS)
-        lengths = (OF_DEMO if demo else OF_SYNTHETIC) | lengths
-        trace = synthetic(problems=given["limit"] or PROBLEMS, seed=given["seed"], **lengths)
-    elif lengths:
-        raise UsageError(f"--{next(iter(lengths)).replace('_', '-')} is for --synthetic: a run has lengths of its own")
+        trace = synthetic(problems=given["limit"] or PROBLEMS, seed=given["seed"], **usual | lengths)
+    elif given["trace"] is not None:
+        around = {name: usual[name] for name in AROUND} | lengths
+        trace = from_published(traces.load(given["trace"]), **around).limited(given["limit"])
     else:
-        trace = from_run(given["trace"]).limited(given["limit"])
+        trace = from_run(given["run"]).limited(given["limit"])
     if given["acceptance"] is not None:
         return list(_listed("acceptance", given["acceptance"], checked_share)), trace
     if drafting and None in trace.verdicts:
         raise UsageError(f"{trace.origin} has no verdicts: give --acceptance, such as 0.4,0.6,0.8")
     return [None], trace
+
+
+def _check_lengths(lengths: dict[str, int], given: dict[str, Any]) -> None:
+    """Raises UsageError where a length is given that the trace has itself."""
+    own = [] if given["synthetic"] else [name for name in lengths if given["trace"] is None or name not in AROUND]
+    if own:
+        where = "a run" if given["trace"] is None else "a published trace"
+        raise UsageError(f"--{own[0].replace('_', '-')} is for --synthetic: {where} has lengths of its own")
 
 
 def _listed(name: str, text: str, read: Callable[[str], T]) -> list[T]:

@@ -38,7 +38,11 @@ from sgl_specreason.results.transcript import plain, transcript
 @click.option("--csv", "as_csv", is_flag=True, help="A row for each trajectory, for pandas and spreadsheets.")
 @click.option("--csv-runs", is_flag=True, help="The same with a row for each run: all that summary.json has.")
 @click.option("--markdown", is_flag=True, help="The table as Markdown.")
-@click.option("--calibrate", is_flag=True, help="What the judge's answers are worth, and a threshold for --risk.")
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="What the judge's answers are worth, and a threshold for --risk; of a published trace, what it said.",
+)
 @click.option(
     "--risk",
     type=click.FloatRange(0, 100, min_open=True, max_open=True),
@@ -89,6 +93,12 @@ def main(
     if show:
         click.echo(_trajectory(words))
         return
+    _check_kinds(words)
+    if options["calibrate"] and (text := _of_traces(words)) is not None:
+        if out is not None:
+            _write(out, text)
+        click.echo(plain(text), nl=False)
+        return
     folders = {Path(word): load_runs(Path(word)) for word in words}
     with _alone(folders, insists=rescore) as is_alone:
         runs = _read(
@@ -108,6 +118,28 @@ def main(
             _write(out, kept)
         if out is None or not (options["as_csv"] or options["csv_runs"]):
             click.echo(plain(text), nl=False)
+
+
+def _check_kinds(words: Sequence[str]) -> None:
+    """Raises UsageError where another command shows what is asked for."""
+    from sgl_specreason.judging.folder import is_folder
+
+    for word in words:
+        if is_folder(Path(word)):
+            raise UsageError(f"{word}: what a judge is worth is shown by python -m sgl_specreason.judge --show {word}")
+
+
+def _of_traces(words: Sequence[str]) -> str | None:
+    """What published traces (eval/traces) say of their judges; None where the words are run folders."""
+    from sgl_specreason.plan import traces
+    from sgl_specreason.results.published import calibration
+
+    found = [traces.is_name(word) for word in words]
+    if not any(found):
+        return None
+    if not all(found):
+        raise UsageError("a published trace does not compare with a run; show them one by one")
+    return "\n".join(calibration(traces.load(word)) for word in words)
 
 
 @contextmanager

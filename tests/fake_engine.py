@@ -72,6 +72,7 @@ class FakeEngine:
         self.break_after: int | None = None
         self.info: Payload = {}
         self.cached = 0  # tokens of each prompt that it says to have had
+        self.decides: Callable[[Payload], Payload] | None = None  # /v1/decisions; None: there is no such route
         self.aborts: list[str] = []
         self.running: set[str] = set()  # requests that are being written, by name
         self.aborted = threading.Condition()
@@ -101,6 +102,10 @@ class FakeEngine:
                         engine.running.discard(payload["rid"])  # one that is not running is not remembered
                         engine.aborted.notify_all()
                     self._send(200, b"done")
+                    return
+                if self.path == "/v1/decisions":
+                    found = engine.decides(payload) if engine.decides else {"detail": "Not Found"}
+                    self._send(200 if engine.decides else 404, json.dumps(found).encode())
                     return
                 if self.path != "/generate":
                     refused = engine.refusals > 0

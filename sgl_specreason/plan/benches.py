@@ -4,19 +4,30 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.plan import choices
-from sgl_specreason.plan.catalog import Bench, Field
+from sgl_specreason.plan.catalog import Bench, Field, Source
 from sgl_specreason.text import hub
 from sgl_specreason.typed import Misfit, typed
 from sgl_specreason.words import counted
 
 DATA_VARIABLE = "SPECREASON_DATA"
+Generator = Callable[[int], list[tuple[str, Any]]]
+
+
+class Sourced(Protocol):
+    """A bench of any kind."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def source(self) -> Source: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,20 +68,7 @@ def load_rows(bench: Bench, data: Path | None = None) -> Rows:
 
     Raises UsageError for a missing file, a malformed line (file:line), a missing column or a repeated id.
     """
-    folder = os.environ.get(DATA_VARIABLE)
-    if data is None and folder and (path := Path(folder) / f"{bench.name}.jsonl").is_file():
-        data = path
-    if data is not None:
-        raw, origin = _read_jsonl(data), str(data)
-    elif bench.source.generator:
-        if bench.source.generator not in GENERATORS:
-            words = f"no generator {bench.source.generator!r}; there are {', '.join(GENERATORS)}"
-            raise UsageError(f"bench {bench.name}: {words}")
-        raw, origin = GENERATORS[bench.source.generator](bench.source.rows or 200), "generated"
-    elif bench.source.hub:
-        raw, origin = _read_hub(bench), f"hub {bench.source.hub} at {bench.source.revision or 'its newest revision'}"
-    else:
-        raise UsageError(f"bench {bench.name} has no source; give its rows with --data FILE.jsonl")
+    raw, origin = raw_rows(bench, data, GENERATORS)
     rows = [_row(bench, where, item) for where, item in raw]
     if not rows:
         raise UsageError(f"{origin}: no rows")
@@ -81,6 +79,27 @@ def load_rows(bench: Bench, data: Path | None = None) -> Rows:
             raise UsageError(f"{where}: the id {row.id!r} occurs twice")
         seen.add(row.id)
     return Rows(rows=rows, origin=origin)
+
+
+def raw_rows(
+    bench: Sourced, data: Path | None, generators: Mapping[str, Generator]
+) -> tuple[list[tuple[str, Any]], str]:
+    """The rows as they stand, each with its place, and where they came from; looked for as `load_rows` says."""
+    folder = os.environ.get(DATA_VARIABLE)
+    if data is None and folder and (path := Path(folder) / f"{bench.name}.jsonl").is_file():
+        data = path
+    if data is not None:
+        return read_jsonl(data), str(data)
+    source = bench.source
+    if source.generator:
+        if source.generator not in generators:
+            raise UsageError(
+                f"bench {bench.name}: no generator {source.generator!r}; there are {', '.join(generators)}"
+            )
+        return generators[source.generator](source.rows or 200), "generated"
+    if source.hub:
+        return read_hub(bench), f"hub {source.hub} at {source.revision or 'its newest revision'}"
+    raise UsageError(f"bench {bench.name} has no source; give its rows with --data FILE.jsonl")
 
 
 def _check_text(where: str, row: Row) -> None:
@@ -104,7 +123,7 @@ def _row(bench: Bench, where: str, item: Any) -> Row:
     else:
         try:
             column = _column(bench, item, "answer")
-            if (answer := _value(item, column)) is None:
+            if (answer := value_at(item, column)) is None:
                 raise UsageError(f"no {column!r} (the bench's answer) in this row{_has(item, column)}")
             found = choices.of_list(_listed(bench, item), answer, first=bench.choices_from)
         except UsageError as error:
@@ -116,8 +135,8 @@ def _listed(bench: Bench, item: dict[str, Any]) -> choices.Listed:
     """The choices of a row: in one column, or in several, whose names are then their labels."""
     columns = bench.columns("choices")
     if len(columns) > 1:
-        return choices.listed({column: _value(item, column) for column in columns}, "choices")
-    if (value := _value(item, columns[0])) is None:
+        return choices.listed({column: value_at(item, column) for column in columns}, "choices")
+    if (value := value_at(item, columns[0])) is None:
         raise UsageError(f"no {columns[0]!r} (the bench's choices) in this row{_has(item, columns[0])}")
     return choices.listed(value, columns[0])
 
@@ -130,10 +149,10 @@ def _has(item: dict[str, Any], column: str) -> str:
 def _column(bench: Bench, item: dict[str, Any], name: Field) -> str:
     """The first of the field's columns that this row has."""
     columns = bench.columns(name)
-    return next((column for column in columns if _value(item, column) is not None), columns[0])
+    return next((column for column in columns if value_at(item, column) is not None), columns[0])
 
 
-def _value(item: dict[str, Any], column: str) -> Any:
+def value_at(item: dict[str, Any], column: str) -> Any:
     """What stands in a column; a name with dots leads into tables, as "question.stem"."""
     found: Any = item
     for key in [column] if column in item else column.split("."):
@@ -144,13 +163,13 @@ def _value(item: dict[str, Any], column: str) -> Any:
 def _field(bench: Bench, where: str, item: dict[str, Any], name: Field) -> str:
     """What a row has in this field; a row without an id is known by its number."""
     column = _column(bench, item, name)
-    if name == "id" and _value(item, column) is None:
+    if name == "id" and value_at(item, column) is None:
         return where.rsplit(":", 1)[-1]
     return _text(where, item, column, name)
 
 
 def _text(where: str, item: dict[str, Any], column: str, what: str) -> str:
-    value = _value(item, column)
+    value = value_at(item, column)
     if value is None or value == "" or str(value).isspace():
         raise UsageError(f"{where}: no {column!r} (the bench's {what}) in this row{_has(item, column)}")
     if what == "answer" and isinstance(value, float) and math.isfinite(value):
@@ -161,7 +180,7 @@ def _text(where: str, item: dict[str, Any], column: str, what: str) -> str:
         raise UsageError(f"{where}: {misfit} (the bench's {what})") from None
 
 
-def _read_jsonl(path: Path) -> list[tuple[str, Any]]:
+def read_jsonl(path: Path) -> list[tuple[str, Any]]:
     import jsonlines
 
     rows: list[tuple[str, Any]] = []
@@ -184,7 +203,7 @@ def _read_jsonl(path: Path) -> list[tuple[str, Any]]:
     return rows
 
 
-def _read_hub(bench: Bench) -> list[tuple[str, Any]]:
+def read_hub(bench: Sourced) -> list[tuple[str, Any]]:
     trouble = hub.trouble()
     import datasets
 
@@ -232,4 +251,4 @@ def _demo(count: int) -> list[tuple[str, Any]]:
     ]
 
 
-GENERATORS: dict[str, Callable[[int], list[tuple[str, Any]]]] = {"demo": _demo}
+GENERATORS: dict[str, Generator] = {"demo": _demo}

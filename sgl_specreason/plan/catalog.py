@@ -197,7 +197,7 @@ def names(kind: Kind) -> list[str]:
 def load_bench(name: str) -> Bench:
     """The bench `name`, or the file that a path ending in .toml names. Raises UsageError with the nearest names."""
     path, table = _read("benches", name)
-    with _named(path):
+    with named(path):
         return typed(table, Bench)
 
 
@@ -207,21 +207,21 @@ def load_pair(name: str) -> Pair:
     for role in get_args(Author):
         if isinstance(table.get(role), str):  # only its hub id or folder
             table[role] = {"model": table[role]}
-    with _named(path):
+    with named(path):
         return typed(table, Pair)
 
 
 def load_preset(name: str) -> Preset:
     """The preset `name`, or a user's file. Raises UsageError with the nearest names."""
     path, table = _read("presets", name)
-    with _named(path):
+    with named(path):
         return typed(table, Preset)
 
 
 def load_sweep(name: str) -> Sweep:
     """The sweep `name`, or a user's file. Raises UsageError with the nearest names."""
     path, table = _read("sweeps", name)
-    with _named(path):
+    with named(path):
         sweep = typed(table, Sweep)
         if not sweep.grid:
             raise UsageError("grid has no settings")
@@ -261,6 +261,11 @@ def _read(kind: Kind, name: str) -> tuple[Path, dict[str, Any]]:
         path = find("eval") / kind / f"{name}.toml"
     else:
         raise UsageError(f"no {SINGULAR[kind]} named {name!r}{nearest(name, known)}")
+    return path, read_toml(path)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A file's table, with the name that it goes by. Raises UsageError."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
@@ -277,11 +282,11 @@ def _read(kind: Kind, name: str) -> tuple[Path, dict[str, Any]]:
             f"{path}: name = {named[:100]!r}: wants letters, digits and . _ + - only, a letter or digit first, and at most "
             f"{NAME_BYTES} bytes (the file's own name where it gives none)"
         )
-    return path, table
+    return table
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """What is wrong in here is said of this file."""
     try:
         yield

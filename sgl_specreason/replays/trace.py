@@ -1,9 +1,10 @@
 """Owns what a replay is made of: how many tokens each step, draft and answer had, and which drafts were kept. Knows no engines.
 
-A trace comes from a run folder, or from a generator with stated assumptions.
+A trace comes from a run folder, from numbers of real runs that somebody published, or from a generator that draws on these.
 """
 
 import hashlib
+import itertools
 import json
 import random
 import statistics
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sgl_specreason.errors import RecordError, UsageError
+from sgl_specreason.plan import traces
 from sgl_specreason.results.lines import Finished, Record, Step
 from sgl_specreason.results.summary import Run, load_runs
 from sgl_specreason.text.steps import pieces
@@ -21,7 +23,6 @@ from sgl_specreason.text.steps import pieces
 DRAFTING = ("specreason", "random", "always")
 SHORTEST_STEP, LONGEST_STEP = 8, 512
 """Of a step that is not recorded as one: as the default preset joins and cuts them."""
-STEP_SPREAD = 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,39 +117,65 @@ def synthetic(
     *,
     problems: int,
     thinking_tokens: int,
-    median_step_tokens: int = 48,
+    median_step_tokens: int | None = None,
     prompt_tokens: int = 200,
     answer_tokens: int = 300,
     seed: int = 0,
 ) -> Trace:
-    """A trace drawn at random, the same for the same arguments; without verdicts (`Trace.accepting`).
+    """A trace drawn at random, the same for the same arguments.
 
-    Published: a budget of 8,192 thinking tokens and steps that end at a blank line (arXiv 2504.07891 and its code). The rest are
-    assumptions, all of them to be changed: a step's length is lognormal with this median and a spread of 0.7 (then its mean is
-    1.28 medians), from 8 to 512 tokens, and the same whoever writes it; a thought is as long as the longest of
-    `thinking_tokens` or down to half of that, uniformly; prompts and answers have exactly the lengths given.
+    Steps are those of real models (`traces.DEFAULT`): each thought follows one published run from a random step on, round and
+    round, with the lengths of small's draft and of base's own version and with what became of the draft. A median scales all
+    lengths; none is shorter than 8 or longer than 512 tokens, as the default preset joins and cuts them. Assumed are the rest:
+    by base a thought is as long as the longest of `thinking_tokens` or down to half of that, uniformly; prompts and answers have
+    exactly the lengths given. A budget of 8,192 thinking tokens is the paper's (arXiv 2504.07891).
     """
+    real = [run.steps for run in traces.load(traces.DEFAULT).runs]
+    usual = statistics.median(step.draft for steps in real for step in steps)
+    scale = median_step_tokens / usual if median_step_tokens else 1.0
     found = []
     for number in range(1, problems + 1):
         rng = random.Random(f"{seed} {number}")
         left = rng.randint((thinking_tokens + 1) // 2, thinking_tokens)
-        steps: list[int] = []
-        while left:
-            drawn = median_step_tokens * rng.lognormvariate(0, STEP_SPREAD)
-            step = min(left, LONGEST_STEP, max(SHORTEST_STEP, round(drawn)))
-            if left - step < SHORTEST_STEP:  # no shorter one is left at the end
-                step = left
-            steps.append(step)
-            left -= step
+        source = rng.choice(real)
+        steps: list[TracedStep] = []
+        for step in itertools.islice(itertools.cycle(source), rng.randrange(len(source)), None):
+            draft, written = (_within(scale * tokens) for tokens in (step.draft, step.written))
+            if left - written < SHORTEST_STEP:  # no shorter one is left at the end
+                steps.append(_sized(left if step.accepted else draft, left, step.accepted))
+                break
+            steps.append(_sized(draft, written, step.accepted))
+            left -= written
         found.append(
             TracedProblem(
                 id=f"synthetic-{number:03d}",
                 prompt=prompt_tokens,
-                steps=tuple(TracedStep(draft=step, regenerated=step) for step in steps),
+                steps=tuple(steps),
                 answer=answer_tokens,
             )
         )
     return Trace(name="synthetic", origin=f"a synthetic trace (seed {seed})", problems=tuple(found))
+
+
+def _within(tokens: float) -> int:
+    return min(LONGEST_STEP, max(SHORTEST_STEP, round(tokens)))
+
+
+def from_published(published: traces.Published, *, prompt_tokens: int, answer_tokens: int) -> Trace:
+    """The trace of real runs, of which the lengths of prompts and answers are not known.
+
+    Base's own version of a draft that was kept is as long as that.
+    """
+    problems = tuple(
+        TracedProblem(
+            id=f"{run.problem}:{run.sample}" if run.sample else run.problem,
+            prompt=prompt_tokens,
+            steps=tuple(_sized(max(1, step.draft), max(1, step.written), step.accepted) for step in run.steps),
+            answer=answer_tokens,
+        )
+        for run in published.runs
+    )
+    return Trace(name=published.name, origin=f"the published trace {published.name}", problems=problems)
 
 
 def from_run(folder: Path) -> Trace:

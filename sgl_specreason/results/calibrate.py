@@ -185,7 +185,7 @@ def about(run: Run, drafts: Drafts) -> Iterator[str]:
     else:
         yield from _aurocs(drafts)
     if len(digits):
-        yield from _thresholds(digits)
+        yield from thresholds(digits)
     yield ""
 
 
@@ -220,7 +220,7 @@ def _aurocs(drafts: Drafts) -> Iterator[str]:
         yield ""
 
 
-def _thresholds(drafts: Drafts) -> Iterator[str]:
+def thresholds(drafts: Drafts) -> Iterator[str]:
     rules: tuple[ScoreRule, ...] = ("greedy", "expected", "p_ge")
     yield "Kept at a threshold, % of all drafts (of right ones / of wrong ones), judged on the drafts of this run:"
     yield ""

@@ -139,17 +139,25 @@ class RunFolder:
 
         Raises WriteError where it cannot be; then the file ends with the record before.
         """
-        line = line_of(record)
-        file = os.open(self.path / TRAJECTORIES, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        end = os.fstat(file).st_size
-        try:
-            while line:
-                line = line[os.write(file, line) :]
-        except OSError as error:
-            os.ftruncate(file, end)
-            raise WriteError(f"{self.path / TRAJECTORIES}: cannot be written: {error.strerror}") from None
-        finally:
-            os.close(file)
+        append(self.path / TRAJECTORIES, record)
+
+
+def append(path: Path, record: dict[str, Any]) -> None:
+    """Writes one record at the end of a file; it is there when this returns.
+
+    Raises WriteError where it cannot be; then the file ends with the record before.
+    """
+    line = line_of(record)
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    end = os.fstat(file).st_size
+    try:
+        while line:
+            line = line[os.write(file, line) :]
+    except OSError as error:
+        os.ftruncate(file, end)
+        raise WriteError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        os.close(file)
 
 
 def without_texts(record: dict[str, Any]) -> dict[str, Any]:

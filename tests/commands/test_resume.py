@@ -163,7 +163,7 @@ def test_a_run_that_had_written_nothing_yet_goes_on(servers: list[str], monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("sgl_specreason.run.evaluate._connected", interrupted)
+        patch.setattr("sgl_specreason.run.serving.connected", interrupted)
         done = called("--bench", "demo", "--limit", "2", "--method", "base", *servers)
     assert done.exit_code == 130
     assert f"specreason eval --resume {only()}" in done.stderr

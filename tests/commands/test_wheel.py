@@ -79,7 +79,7 @@ def empty(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["eval", "report", "replay"])
+@pytest.mark.parametrize("name", ["eval", "report", "replay", "judge"])
 def test_each_command_has_help(python: Path, empty: Path, name: str) -> None:
     assert command(python, name, "--help", cwd=empty).startswith("Usage: ")
 

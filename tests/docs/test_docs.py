@@ -29,6 +29,7 @@ from checkout import ROOT
 from click.testing import CliRunner
 from run_folders import record, run_folder, settings
 
+from sgl_specreason.judging import benches
 from sgl_specreason.plan import catalog
 from sgl_specreason.plan.shapes import Shape
 from sgl_specreason.results.conditions import OF_COLUMNS
@@ -171,7 +172,7 @@ def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             assert {name for word in rest for name in re.findall(r"\[(\w+)\]", word)} <= extras.keys()
         case ["pip", "freeze", "--exclude-editable"] | [".", ".venv/bin/activate"] | ["mv", _, _]:
             pass
-        case ["sgl-eval" | "lm_eval" | "inspect" | "evalscope" | "export", *_]:
+        case ["sgl-eval" | "lm_eval" | "inspect" | "evalscope" | "export" | "curl", *_]:
             pass  # other people's programs, in environments of their own: `make clients`
         case ["cp", "-r", source, _]:
             assert Path(source).exists()
@@ -238,7 +239,12 @@ def test_example_files_are_read(text: str, tmp_path: Path) -> None:
 
 def loader(text: str) -> Callable[[str], Any]:
     """What reads a file of this kind."""
-    kinds = {"grader": catalog.load_bench, "[grid]": catalog.load_sweep, "base =": catalog.load_pair}
+    kinds = {
+        "first_wrong": benches.load,
+        "grader": catalog.load_bench,
+        "[grid]": catalog.load_sweep,
+        "base =": catalog.load_pair,
+    }
     return next((load for word, load in kinds.items() if word in text), catalog.load_preset)
 
 
@@ -286,7 +292,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_readme_is_read_in_five_minutes() -> None:
     lines = README.splitlines()
-    assert len(lines) <= 145
+    assert len(lines) <= 146
     assert [line for line in lines if len(line) > 120] == []
 
 

@@ -193,7 +193,7 @@ def test_one_model_alone_writes_a_thought_of_the_same_steps_in_one_request(
     (variant,) = plan.variants
     for number, trajectory in enumerate(played(plan, variant, endpoints)):
         problem = traced(plan, variant, number)
-        total = sum(step.regenerated for step in problem.steps)
+        total = sum(step.draft if method == "small" else step.regenerated for step in problem.steps)
         assert trajectory.tokens_kept == total
         lengths = [payload["sampling_params"]["max_new_tokens"] for payload in noises[method].payloads[-2:]]
         assert lengths == [total, problem.answer]
@@ -403,10 +403,16 @@ def test_running_servers_with_random_weights_are_said_in_the_title(
 WRONG: dict[str, tuple[list[str], str]] = {
     "no trace": ([], "--synthetic"),
     "two traces": (["runs/x", "--synthetic"], "--synthetic"),
+    "two others": (["runs/x", "--trace", "qwq-32b+r1-1.5b.aime24"], "--trace NAME, or --synthetic"),
+    "unknown trace": (["--trace", "qwq-32b+r1-1.5b.aime25"], "no trace named 'qwq-32b+r1-1.5b.aime25'; did you mean"),
+    "missing trace": (["--trace", "mine.jsonl"], "mine.jsonl: cannot be read"),
+    "length of a trace": (
+        ["--trace", "qwq-32b+r1-1.5b.aime24", "--thinking-tokens", "9"],
+        "--thinking-tokens is for --synthetic: a published trace has lengths of its own",
+    ),
     "missing folder": (["nowhere"], "nowhere: not a run folder"),
     "too much accepted": (["--synthetic", "--acceptance", "1.5"], "--acceptance 1.5: must be from 0 to 1"),
     "one of several": (["--synthetic", "--acceptance", "0.5,-1"], "--acceptance -1: must be from 0 to 1"),
-    "no verdicts": (["--synthetic"], "no verdicts: give --acceptance"),
     "lookahead in words": (["--synthetic", "--acceptance", "1", "--lookahead", "far"], "--lookahead far"),
     "negative lookahead": (["--synthetic", "--acceptance", "1", "--lookahead", "-1"], "lookahead = -1"),
     "control": (
