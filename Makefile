@@ -6,7 +6,7 @@ FAULTS ?= 60
 WORKERS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast bench clients faults lint load clean
+.PHONY: demo test test-fast bench clients faults server-faults lint load clean
 
 $(READY): pyproject.toml constraints.txt
 	@test "$$(uname -s)" = Linux || { echo "Linux only: SGLang has no packages for $$(uname -s)"; exit 1; }
@@ -32,6 +32,9 @@ faults: $(READY)
 	tools/debian.sh faketime faketime "the clock cannot be made to jump"
 	$(BIN)/python tools/faults.py --faults $(FAULTS) $(ARGS)
 
+server-faults: $(READY)
+	$(BIN)/python tools/server_faults.py $(ARGS)
+
 bench: $(READY)
 	$(BIN)/python tools/bench.py $(ARGS)
 
@@ -48,7 +51,7 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	MYPYPATH=plots $(BIN)/mypy plots/*.py
-	MYPYPATH=tools $(BIN)/mypy tools/bench.py tools/clients.py tools/faults.py tools/load.py tools/soak.py
+	MYPYPATH=tools $(BIN)/mypy tools/bench.py tools/clients.py tools/faults.py tools/load.py tools/server_faults.py tools/soak.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-*

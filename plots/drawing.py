@@ -1,4 +1,4 @@
-"""Owns what every figure here shares: run folders in, one style, the conditions under it, SVG and PNG out."""
+"""Owns what every figure here shares: run folders in, one style, the conditions under it, SVG and PNG out, or PDF."""
 
 import io
 import textwrap
@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from sgl_specreason.command import Command
 from sgl_specreason.errors import UsageError
 from sgl_specreason.results import stats
+from sgl_specreason.results.conditions import UNKNOWN
 from sgl_specreason.results.summary import Run, differing, load_runs
-from sgl_specreason.results.table import UNKNOWN
 from sgl_specreason.words import counted
 
 plt.style.use(Path(__file__).with_name("specreason.mplstyle"))
@@ -58,7 +58,7 @@ def read(folders: Iterable[Path], *, force: bool = False) -> list[Run]:
     folders = list(folders)
     runs = [run for folder in folders for run in load_runs(folder)]
     if any(run.is_replay for run in runs):
-        raise UsageError("a replay has no answers and is not drawn; python -m sgl_specreason.report shows its table")
+        raise UsageError("a replay has no answers and is not drawn; specreason report shows its table")
     varied = runs[0].varied if len(folders) == 1 else ()
     if not force and (differ := differing(runs, swept=varied)):
         raise UsageError(
@@ -115,9 +115,9 @@ def bars(runs: Sequence[Run]) -> list[str]:
 
 
 def save(figure: Figure, out: Path) -> list[Path]:
-    """Writes `out` as SVG and as PNG: both, or neither. Raises UsageError if it cannot."""
+    """Writes `out` as SVG and as PNG, both or neither, or as PDF. Raises UsageError if it cannot."""
     files = named(out)
-    contents = [svg(figure), _saved(figure, "png")]
+    contents = [_saved(figure, file.suffix.removeprefix(".")) for file in files]
     written: list[Path] = []
     try:
         for file, content in zip(files, contents, strict=True):
@@ -132,20 +132,27 @@ def save(figure: Figure, out: Path) -> list[Path]:
 
 
 def named(out: Path) -> list[Path]:
-    """The two files that `-o` stands for. Raises UsageError for a name with another ending, or with none at all."""
-    if out.name in ("", "..") or out.suffix not in ("", ".svg", ".png"):
-        raise UsageError(f"-o {out}: .svg and .png are written; give a name with one of these endings, or without one")
+    """The files that `-o` stands for. Raises UsageError for a name with another ending, or with none at all."""
+    if out.name in ("", "..") or out.suffix not in ("", ".svg", ".png", ".pdf"):
+        raise UsageError(
+            f"-o {out}: must end in .svg or .png (both are written) or in .pdf, or have no ending (as .svg)"
+        )
+    if out.suffix == ".pdf":
+        return [out]
     return [out.with_suffix(".svg"), out.with_suffix(".png")]
 
 
 def svg(figure: Figure) -> bytes:
     """The figure as an SVG file's content."""
-    return _saved(figure, "svg", {"Date": None})
+    return _saved(figure, "svg")
 
 
-def _saved(figure: Figure, kind: str, metadata: dict[str, None] | None = None) -> bytes:
+UNDATED: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+
+
+def _saved(figure: Figure, kind: str) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format=kind, metadata=metadata)
+    figure.savefig(file, format=kind, metadata=UNDATED[kind])
     plt.close(figure)
     return file.getvalue()
 
@@ -160,7 +167,7 @@ def script(command: Callable[..., None]) -> Command:
             type=click.Path(path_type=Path),
             required=True,
             metavar="FILE",
-            help="Its .svg and .png are written.",
+            help="NAME.svg or NAME.png: both are written; NAME.pdf: a PDF.",
         ),
         click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN..."),
     ):

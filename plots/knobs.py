@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.method.policy import ALONE, is_alone
+from sgl_specreason.results import labels
 from sgl_specreason.results.summary import Run
 from sgl_specreason.results.summary import knobs as told_apart
 
@@ -45,9 +46,9 @@ def knobs(runs: Sequence[Run], *, knob: str | None = None) -> Figure:
         )
     lines: dict[tuple[str, str], list[tuple[Any, Run]]] = {}
     levels = []
-    for run, values in zip(runs, found, strict=True):
+    for run, values, apart in zip(runs, found, labels.apart(runs), strict=True):
         if knob in values:
-            others = ", ".join(f"{key}={value}" for key, value in values.items() if key != knob)
+            others = ", ".join([*(f"{key}={value}" for key, value in values.items() if key != knob), *apart.split()])
             lines.setdefault((run.method, others), []).append((values[knob], run))
         elif is_alone(run.method) and knob not in ALONE:
             levels.append(run)

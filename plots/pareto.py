@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from msgspec import Struct
 
 from sgl_specreason.errors import UsageError
-from sgl_specreason.results import stats
+from sgl_specreason.results import labels, stats
 from sgl_specreason.results.schema import Summary
 from sgl_specreason.results.summary import Run, knobs
 from sgl_specreason.results.transcript import plain
@@ -64,9 +64,8 @@ def pareto(runs: Sequence[Run], *, x: str = "latency", published: Path | None = 
     told = knobs(runs)
     points = [(cost(run.summary), 100 * run.summary.accuracy) for run in runs]
     groups: dict[str, list[int]] = {}
-    for number, run in enumerate(runs):
-        groups.setdefault(f"{run.settings.pair} {run.method}", []).append(number)
-    one_pair = len({run.settings.pair for run in runs}) == 1
+    for number, (run, words) in enumerate(zip(runs, labels.apart(runs), strict=True)):
+        groups.setdefault(f"{run.method} {words}".strip(), []).append(number)
     named: list[tuple[tuple[float, float], str]] = []
     for name, members in groups.items():
         method = runs[members[0]].method
@@ -75,7 +74,7 @@ def pareto(runs: Sequence[Run], *, x: str = "latency", published: Path | None = 
         for number in members:
             low, high = (100 * bound for bound in runs[number].summary.accuracy_ci95)
             axes.plot([points[number][0]] * 2, [low, high], color=colour, linewidth=0.7, alpha=0.6, zorder=2)
-        shown = method if one_pair else name
+        shown = name
         keys = sorted({key for number in members for key in told[number]})
         if keys:
             shown += f" ({', '.join(keys)})"

@@ -4,6 +4,7 @@ Example: python plots/steps.py runs/demo-compare-demo-1a2b3c4d -o steps.svg
 """
 
 import itertools
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sgl_specreason.errors import UsageError
+from sgl_specreason.results import labels
 from sgl_specreason.results.lines import Finished, Record, Request
 from sgl_specreason.results.summary import Run, outcomes
 
-MOST_STEPS = 60
+MOST_STEPS, LONGEST_LABEL = 60, 18
 ABOVE: dict[str, Any] = {
     "loc": "lower left",
     "bbox_to_anchor": (0, 1),
@@ -65,12 +67,12 @@ def steps(runs: Sequence[Run]) -> Figure:
     """
     for run in runs:
         run.read(outcomes, tallied)
-    done = {_name(run, runs): run.of(tallied) for run in runs}
+    done = {name: run.of(tallied) for name, run in zip(map(_folded, labels.names(runs)), runs, strict=True)}
     done = {name: records for name, records in done.items() if records}
     if not done:
         raise UsageError("these runs hold no finished trajectory")
     stepwise = {name: records for name, records in done.items() if any(record.drafts for record in records)}
-    heights = [1.0] * len(stepwise) + [0.3 + 0.25 * len(done)] * 2
+    heights = [1.0] * len(stepwise) + [0.3 + sum(0.14 + 0.11 * len(name.splitlines()) for name in done)] * 2
     size = (3.4, 1.6 + 1.2 * sum(heights))
     figure, panels = plt.subplots(len(heights), 1, figsize=size, height_ratios=heights, squeeze=False)
     for number, (axes, (name, records)) in enumerate(zip(panels[:, 0], stepwise.items(), strict=False)):
@@ -91,9 +93,9 @@ def steps(runs: Sequence[Run]) -> Figure:
 TOKENS = {"base": COLOURS["base"], "small, kept": COLOURS["small"], "small, discarded": "#BBBBBB"}
 
 
-def _name(run: Run, runs: Sequence[Run]) -> str:
-    same = [other for other in runs if other.method == run.method]
-    return run.method if len(same) == 1 else f"{run.method} {same.index(run) + 1}"
+def _folded(name: str) -> str:
+    """A run's name in lines that leave room for the bars."""
+    return textwrap.fill(name, LONGEST_LABEL, break_long_words=False)
 
 
 def _authors(axes: Axes, name: str, records: Sequence[Tally]) -> None:

@@ -12,17 +12,18 @@ A room knows those above it in this list and none below. Its docstring says what
     replays   what would a pair cost here, whatever it writes?                   trace.py, trajectory.py
     server    what becomes of a question over HTTP, or of one from Python?      call.py, talk.py
 
-The commands stand above them: eval, report, replay and serve, with what they share in command and options.
+The commands stand above them: eval, report, replay, plot and serve, with what they share in command and options. One has
+them all: `specreason`, or `python -m sgl_specreason`.
 """
 
 import sys
 
 if (
     sys.argv[:1] == ["-m"]
-    and any(word.startswith(f"{__name__}.") for word in sys.orig_argv)
+    and any(word == __name__ or word.startswith(f"{__name__}.") for word in sys.orig_argv)
     and not sys.flags.safe_path
 ):
-    # `python -m sgl_specreason...` puts the working directory first, and a json.py that lies there would be run
+    # `python -m sgl_specreason` and its like put the working directory first, and a json.py that lies there would be run
     del sys.path[0]
 
 

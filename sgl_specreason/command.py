@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
-from sgl_specreason.errors import Interrupted, SpecReasonError, UsageError
+from sgl_specreason.errors import EngineGone, Interrupted, SpecReasonError, UsageError, WriteError
 from sgl_specreason.run.interruption import Interruption
 
 if TYPE_CHECKING:
     from sgl_specreason.plan.plan import Plan
+    from sgl_specreason.results.origin import Origin
     from sgl_specreason.results.summary import Run
     from sgl_specreason.run.serving import Access
     from sgl_specreason.run.session import Session
@@ -55,6 +57,40 @@ class Command(click.Command):
         sys.exit(code)
 
 
+class Group(Command, click.Group):
+    """Commands under one name, each with a sentence and an example, of which none is imported before it is called."""
+
+    def __init__(
+        self, *args: Any, entries: dict[str, tuple[str, str]], command: Callable[[str], click.Command], **more: Any
+    ) -> None:
+        super().__init__(*args, subcommand_metavar="COMMAND ...", **more)
+        self._entries, self._command = entries, command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._entries)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self._command(cmd_name) if cmd_name in self._entries else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Raises UsageError with the nearest names."""
+        if args[0] not in self._entries and not args[0].startswith("-"):
+            from sgl_specreason.typed import nearest
+
+            raise UsageError(f"no command named {args[0]!r}{nearest(args[0], self._entries)}")
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or ["--help"])
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for name, (sentence, example) in self._entries.items():
+            formatter.write_paragraph()
+            formatter.write(f"  {name.ljust(8)}{sentence}\n  {'':8}{ctx.command_path} {name} {example}\n")
+
+
 def _leave_a_full_device() -> NoReturn:
     """Leaves where what was printed cannot be written: nothing may try again while Python ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -62,18 +98,27 @@ def _leave_a_full_device() -> NoReturn:
 
 
 @contextmanager
-def interruptible(what: str) -> Iterator[Interruption]:
-    """Lets Ctrl-C and SIGTERM end `what` ("the run") in good order; the last words say where it is saved."""
+def interruptible(verb: str) -> Iterator[Interruption]:
+    """Lets Ctrl-C and SIGTERM end a run of this command in good order; the last words say where it is and how it goes on."""
     interruption = Interruption()
     try:
         with interruption.handled():
             yield interruption
     except Interrupted as error:
-        fail(
-            f"interrupted; finished trajectories are in {error.folder}; go on with --resume {error.folder}", error.code
-        )
+        fail(f"interrupted; {_how_to_go_on(verb, error)}", error.code)
     except KeyboardInterrupt:
-        fail(f"interrupted before {what} began", interruption.code)
+        fail("interrupted before anything was run", interruption.code)
+    except (EngineGone, WriteError) as error:
+        fail(f"{error}; {_how_to_go_on(verb, error)}" if error.folder else str(error), 1)
+
+
+def _how_to_go_on(verb: str, error: SpecReasonError) -> str:
+    from sgl_specreason.pasted import command
+
+    context = click.get_current_context(silent=True)
+    keyed = context and context.get_parameter_source("api_key") is ParameterSource.COMMANDLINE
+    more = " (and the same --api-key)" if keyed else ""
+    return f"finished trajectories are in {error.folder}; go on with{more}:\n  {command(verb, '--resume', str(error.folder))}"
 
 
 def carry_out(
@@ -81,10 +126,11 @@ def carry_out(
     kind: "type[Session]",
     interruption: Interruption,
     *,
+    begun: "Origin",
     out: Path,
     resume: Path | None,
     access: "Access",
-    beside: "Callable[[list[Run], Path], list[str]] | None" = None,
+    beside: "Callable[[list[Run], Path, Callable[..., str]], list[str]] | None" = None,
 ) -> None:
     """Runs the plan in sessions of this kind and prints its table; leaves with exit code 1 where a trajectory failed.
 
@@ -93,6 +139,7 @@ def carry_out(
     Raises what `run.evaluate.run` does.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from sgl_specreason.pasted import command, following
     from sgl_specreason.results.table import comparison
     from sgl_specreason.run import evaluate
 
@@ -100,17 +147,20 @@ def carry_out(
         plan,
         out=out,
         resume=resume,
+        begun=begun,
         access=access,
         interruption=interruption,
         say=say,
         kind=kind,
     )
     click.echo(comparison(runs).text())
-    for line in beside(runs, out) if beside else ():
+    for line in beside(runs, out, command) if beside else ():
         click.echo(line)
+    click.echo(following([folder], runs))
     click.echo(f"Run folder: {folder}")
     if failed := sum(run.summary.failed for run in runs):
-        fail(f"{failed} trajectories failed; --resume {folder} runs them again", 1)
+        again = command(begun.command, "--resume", folder)
+        fail(f"{failed} trajectories failed; this runs them again:\n  {again}", 1)
 
 
 def say(line: str) -> None:

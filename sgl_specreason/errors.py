@@ -19,7 +19,9 @@ SHOWN = 300
 
 
 class SpecReasonError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base of everything that this package raises on purpose. What ends a run early names its `folder`."""
+
+    folder: Path | None = None
 
 
 class UsageError(SpecReasonError):

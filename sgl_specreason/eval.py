@@ -78,22 +78,30 @@ def main(**given: Any) -> None:
     if given["listing"]:
         click.echo(_listing())
         return
-    if not given["bench"]:
-        raise UsageError("--bench is missing; --list shows what there is")
-    with interruptible("the run") as interruption:
+    with interruptible("eval") as interruption:
+        if given["resume"]:
+            from sgl_specreason import resume
+
+            given = resume.taken_up("eval", given)
+            if resume.shown_if_complete(given):
+                return
+        if not given["bench"]:
+            raise UsageError("--bench is missing; --list shows what there is, --bench demo needs no GPU")
         plan = _plan(given)
         if given["dry_run"]:
             click.echo(_described(plan, given), nl=False)
             return
         from sgl_specreason.judging import known
+        from sgl_specreason.resume import begun
         from sgl_specreason.run.session import Session
 
-        for words in _notes(plan):
+        for words in [] if given["resume"] else _notes(plan):
             say(words)
         carry_out(
             plan,
             Session,
             interruption,
+            begun=begun("eval", given, plan),
             out=given["out"],
             resume=given["resume"],
             access=options.access_of(given),
@@ -113,7 +121,8 @@ def _plan(given: dict[str, Any]) -> "Plan":
         raise UsageError("--verbose is for --dry-run: a run writes every setting to its config.json")
     asked = {field.name: given[field.name] for field in fields(Options) if field.name in given}
     plan = resolve(Options(**asked | options.policy_of(given)))
-    check_writable(given["out"])
+    if not given["resume"]:
+        check_writable(given["out"])
     return plan
 
 

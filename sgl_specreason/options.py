@@ -269,6 +269,7 @@ runs = together(
         "--resume",
         type=PATH,
         metavar="RUN",
-        help="Go on with this run folder, with the same options.  [default: a new run]",
+        help="Go on with this run folder: all other options are taken from it, and those given besides must agree.  "
+        "[default: a new run]",
     ),
 )

@@ -1,4 +1,4 @@
-"""Owns where `prompts/`, `eval/` and what is in it are looked up; knows nothing of what is in them."""
+"""Owns where `prompts/`, `eval/`, what is in it, and `plots/` are looked up; knows nothing of what they hold."""
 
 from pathlib import Path
 
@@ -23,3 +23,19 @@ def find(name: str) -> Path:
         if (candidate / _MARKS[name]).exists():
             return candidate
     raise UsageError(f"no {name}/ found in {', '.join(map(str, candidates))}")
+
+
+def own(name: str) -> Path | None:
+    """The working directory's folder of that name if it is what is found and not what ships."""
+    found = find(name).resolve()
+    return None if found in (path.resolve() for path in (_PACKAGE.parent / name, _PACKAGE / "data" / name)) else found
+
+
+def plots() -> Path:
+    """The folder of the checkout's figures, or the packaged copy.
+
+    Never that of the working directory: a folder that only holds runs must not bring code along.
+    """
+    return next(
+        path for path in (_PACKAGE.parent / "plots", _PACKAGE / "data" / "plots") if (path / "pareto.py").exists()
+    )

@@ -1,4 +1,4 @@
-"""Owns the command `python -m sgl_specreason.report`: runs shown again as a table, a trajectory, a calibration, a page.
+"""Owns the command `specreason report`: runs shown again as a table, a trajectory, CSV, a calibration, a page.
 
 Example: python -m sgl_specreason.report runs/math500-specreason-* runs/math500-base-*
 """
@@ -16,12 +16,14 @@ import msgspec
 
 from sgl_specreason.command import Command, one_line
 from sgl_specreason.errors import RecordError, UsageError
+from sgl_specreason.pasted import command, following
 from sgl_specreason.results.certify import CONFIDENCE, RISK
 from sgl_specreason.results.folder import held, strict
+from sgl_specreason.results.labels import differences
 from sgl_specreason.results.records import CONFIG
 from sgl_specreason.results.rescore import rescored
 from sgl_specreason.results.summaries import write
-from sgl_specreason.results.summary import Run, against_base, differing, load_runs
+from sgl_specreason.results.summary import Run, against_base, load_runs
 from sgl_specreason.results.table import comparison
 from sgl_specreason.results.transcript import plain, transcript
 
@@ -30,8 +32,11 @@ from sgl_specreason.results.transcript import plain, transcript
 @click.argument("words", nargs=-1, required=True, type=click.Path(), metavar="RUN...")
 @click.option("--force", is_flag=True, help="Show runs of different conditions together, the differences beside them.")
 @click.option("--rescore", is_flag=True, help="Grade the stored answers again first, and write what changed.")
+@click.option("--wide", is_flag=True, help="The table with all its columns, not in 100 characters.")
 @click.option("--show", is_flag=True, help="Print one trajectory instead: --show RUN PROBLEM[:SAMPLE].")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per run, a line each.")
+@click.option("--csv", "as_csv", is_flag=True, help="A row for each trajectory, for pandas and spreadsheets.")
+@click.option("--csv-runs", is_flag=True, help="The same with a row for each run: all that summary.json has.")
 @click.option("--markdown", is_flag=True, help="The table as Markdown.")
 @click.option(
     "--calibrate",
@@ -56,7 +61,11 @@ from sgl_specreason.results.transcript import plain, transcript
 @click.option("--verbose", is_flag=True, help="With --calibrate: what the judge said in each run, too.")
 @click.option("--html", is_flag=True, help="Write a page instead, one file to look at the runs in a browser: needs -o.")
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the Markdown there, too, or the page."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the page or the CSV there; of the table, Markdown beside what is printed.",
 )
 def main(
     words: tuple[str, ...], out: Path | None, show: bool, html: bool, force: bool, rescore: bool, **options: Any
@@ -65,7 +74,14 @@ def main(
 
     A folder with several methods counts as its runs. Needs no engine.
     """
-    forms = {"--show": show, "--html": html, "--calibrate": options["calibrate"], "--json": options["as_json"]}
+    forms = {
+        "--show": show,
+        "--html": html,
+        "--calibrate": options["calibrate"],
+        "--json": options["as_json"],
+        "--csv": options["as_csv"],
+        "--csv-runs": options["csv_runs"],
+    }
     if len(asked := [name for name, given in forms.items() if given]) > 1:
         raise UsageError(f"give one of {' and '.join(asked)}")
     if options["verbose"] and not options["calibrate"]:
@@ -94,13 +110,14 @@ def main(
             _write(out, page(runs))
             click.echo(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
             return
-        text, markdown = _report(runs, **options)
+        text, kept = _report(list(folders), runs, force=force, **options)
         if is_alone:
             for folder, own in folders.items():
                 write(folder, own)
         if out is not None:
-            _write(out, markdown)
-        click.echo(plain(text), nl=False)
+            _write(out, kept)
+        if out is None or not (options["as_csv"] or options["csv_runs"]):
+            click.echo(plain(text), nl=False)
 
 
 def _check_kinds(words: Sequence[str]) -> None:
@@ -109,7 +126,7 @@ def _check_kinds(words: Sequence[str]) -> None:
 
     for word in words:
         if is_folder(Path(word)):
-            raise UsageError(f"{word}: what a judge is worth is shown by python -m sgl_specreason.judge --show {word}")
+            raise UsageError(f"{word}: what a judge is worth is shown by {command('judge', '--show', word)}")
 
 
 def _of_traces(words: Sequence[str]) -> str | None:
@@ -174,14 +191,9 @@ def _read(folders: Mapping[Path, list[Run]], *, force: bool, rescore: bool, answ
     found = [run for runs in folders.values() for run in runs]
     _check_replays(found, answers="--rescore" if rescore else answers)
     varied = found[0].varied if len(folders) == 1 else ()
-    if (differ := differing(found, swept=varied)) and not force:
-        told = {
-            key: f" ({' | '.join(dict.fromkeys(values))})"
-            for key, values in differ.items()
-            if key.startswith("models.")
-        }
-        words = ", ".join(key + told.get(key, "") for key in differ)
-        raise UsageError(f"these runs do not compare: {words} differ; --force shows them together all the same")
+    if (differ := differences(found, frozenset(varied))) and not force:
+        words = "; ".join(differ)
+        raise UsageError(f"these runs do not compare: {words}; --force shows them together all the same")
     if rescore:
         for run in found:
             click.echo(rescored(run.path, run.config), err=True)
@@ -198,29 +210,45 @@ def _check_replays(runs: Sequence[Run], *, answers: str) -> None:
 
 
 def _report(
+    folders: Sequence[Path],
     runs: Sequence[Run],
     *,
+    force: bool,
+    wide: bool,
     as_json: bool,
+    as_csv: bool,
+    csv_runs: bool,
     markdown: bool,
     calibrate: bool,
     risk: float,
     confidence: float,
     verbose: bool,
 ) -> tuple[str, str]:
-    """What is asked for, as it is printed and as Markdown."""
+    """What is asked for, as it is printed and as it is written to a file."""
     if calibrate:
         from sgl_specreason.results.recommend import calibration
 
         text = calibration(runs, risk=risk / 100, confidence=confidence / 100, verbose=verbose)
         return text, text
-    table = comparison(runs)
+    if as_csv or csv_runs:
+        from sgl_specreason.results import export
+
+        text = "".join(export.trajectories(runs) if as_csv else export.table(runs))
+        return text, text
+    table = comparison(runs, wide=wide)
     if as_json:
-        lines = [
-            msgspec.to_builtins(run.summary) | {"run": str(run.path), "vs_base": pairing and asdict(pairing)}
-            for run, pairing in zip(runs, against_base(runs), strict=True)
-        ]
-        return "".join(json.dumps(strict(line)) + "\n" for line in lines), table.markdown()
-    return table.markdown() if markdown else table.text(), table.markdown()
+        return _json(runs), table.markdown()
+    if markdown:
+        return table.markdown(), table.markdown()
+    return f"{table.text()}\n{following(folders, runs, force=force)}\n", table.markdown()
+
+
+def _json(runs: Sequence[Run]) -> str:
+    lines = [
+        msgspec.to_builtins(run.summary) | {"run": str(run.path), "vs_base": pairing and asdict(pairing)}
+        for run, pairing in zip(runs, against_base(runs), strict=True)
+    ]
+    return "".join(json.dumps(strict(line)) + "\n" for line in lines)
 
 
 if __name__ == "__main__":

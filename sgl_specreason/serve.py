@@ -134,7 +134,7 @@ def main(**given: Any) -> None:
     from sgl_specreason.server.pair import planned
 
     plan = planned(asked)
-    thresholds = _thresholds(given["effort_thresholds"])
+    thresholds = _thresholds(given["effort_thresholds"], plan.variants[0].policy)
     if given["dry_run"]:
         click.echo(_described(plan, given))
         return
@@ -199,6 +199,7 @@ def _settings(given: dict[str, Any]) -> "Settings":
         most_bytes=given["max_body"],
         keep_alive_s=given["keep_alive"],
         interval_s=given["stream_interval"],
+        write_timeout_s=given["write_timeout"],
         patience=Patience(queue_s=given["queue_timeout"], deadline_s=given["deadline"]),
         thought_names=FIELDS[given["reasoning_field"]],
         cors_origins=given["cors_origins"],
@@ -216,7 +217,9 @@ def _text(path: Path | None) -> str:
         raise UsageError(f"--instruction {path}: cannot be read as UTF-8 text: {error}") from None
 
 
-def _thresholds(given: tuple[str, ...]) -> dict[str, float]:
+def _thresholds(given: tuple[str, ...], policy: Any) -> dict[str, float]:
+    from msgspec import structs
+
     from sgl_specreason.server.budgets import SHARES
     from sgl_specreason.typed import nearest
 
@@ -227,6 +230,9 @@ def _thresholds(given: tuple[str, ...]) -> dict[str, float]:
             raise UsageError(f"--effort-threshold {word}: no effort named {effort!r}{nearest(effort, SHARES)}")
         try:
             found[effort] = float(value)
+            structs.replace(policy, threshold=found[effort])
+        except UsageError as error:
+            raise UsageError(f"--effort-threshold {word}: {error}") from None
         except ValueError:
             raise UsageError(f"--effort-threshold {word}: wants EFFORT=NUMBER") from None
     return found

@@ -59,7 +59,8 @@ class FakeEngine:
 
     The script returns the text that the model would go on writing (stops, the token limit and "\\x03" as end of sequence
     are applied here), log-probabilities for a `select`, or a Raw reply. `refusals` is how many requests for anything else it
-    refuses first, `info` what it says of itself besides its model.
+    refuses first, `info` what it says of itself besides its model. With `break_after` the next answer that is streamed breaks off
+    after so many characters.
     """
 
     def __init__(self, script: Script) -> None:
@@ -68,8 +69,10 @@ class FakeEngine:
         self.refusals, self.refusal = 0, 400
         self.flushes = 0
         self.pace, self.pause_s = 3, 0.0
+        self.break_after: int | None = None
         self.info: Payload = {}
         self.decides: Callable[[Payload], Payload] | None = None  # /v1/decisions; None: there is no such route
+        self.cached = 0  # tokens of each prompt that it says to have had
         self.aborts: list[str] = []
         self.running: set[str] = set()  # requests that are being written, by name
         self.aborted = threading.Condition()
@@ -123,10 +126,13 @@ class FakeEngine:
                     reply = Raw(200, json.dumps(content).encode())
                 if isinstance(reply, Raw):
                     self._send(reply.status, reply.body)
-                elif payload.get("stream"):
-                    self._stream(answer(reply, payload))
                 else:
-                    self._send(200, json.dumps(answer(reply, payload)).encode())
+                    content = answer(reply, payload)
+                    content["meta_info"]["cached_tokens"] = min(engine.cached, len(payload["input_ids"]))
+                    if payload.get("stream"):
+                        self._stream(content)
+                    else:
+                        self._send(200, json.dumps(content).encode())
 
             def _stream(self, content: Payload) -> None:
                 """A few characters at a time, the whole text so far each time; `engine.pause_s` apart."""
@@ -137,6 +143,10 @@ class FakeEngine:
                 for end in range(engine.pace, len(text), engine.pace):
                     meta = content["meta_info"] | {"finish_reason": None, "completion_tokens": end}
                     self._event({"text": text[:end], "output_ids": ids[:end], "meta_info": meta})
+                    if engine.break_after is not None and end >= engine.break_after:
+                        engine.break_after = None
+                        self.close_connection = True
+                        return
                     time.sleep(engine.pause_s)
                 self._event(content)
                 self._chunk(b"data: [DONE]\n\n")

@@ -191,10 +191,14 @@ def serving(
     engines: Mapping[Author, FakeEngine] | None = None,
     name: str = "specreason",
     thresholds: Mapping[str, float] | None = None,
+    away_s: float = 30.0,
     **settings: Any,
 ) -> Iterator[Running]:
-    """The application over a pair that is up, served until the block ends. `settings` are completions.Settings'."""
-    watch = Watch(house.pair.engines)
+    """The application over a pair that is up, served until the block ends. `settings` are completions.Settings'.
+
+    Engines that have not answered for `away_s` are not waited for.
+    """
+    watch = Watch(house.pair.engines, patience_s=away_s)
     api = Api(house, served(house.pair, name, thresholds or {}), watch, Settings(**settings))
     config = uvicorn.Config(
         api.app, port=0, interface="asgi3", log_config=None, access_log=False, lifespan="off", server_header=False

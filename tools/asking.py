@@ -121,12 +121,14 @@ class Served:
     @property
     def engines(self) -> dict[str, psutil.Process]:
         """The main processes of its own engines, by role."""
-        below = psutil.Process(self.process.pid).children(recursive=True)
-        found = [process for process in below if process.cmdline()[1:3] == ["-m", "sgl_specreason.engines.launch"]]
-        paths = {process: process.cmdline()[process.cmdline().index("--model-path") + 1] for process in found}
-        return {
-            role: process for process, path in paths.items() for role in ("base", "small") if role in Path(path).name
-        }
+        found: dict[str, psutil.Process] = {}
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(self.process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    words = process.cmdline()
+                    if words[1:3] == ["-m", "sgl_specreason.engines.launch"]:
+                        found.setdefault(Path(words[words.index("--model-path") + 1]).name, process)
+        return found
 
     def asked(self, body: Json, on_chunk: Callable[[int], object] | None = None) -> Outcome:
         """Sends a request and reads all that comes. `on_chunk` is told the number of each event of a stream, and ends it by

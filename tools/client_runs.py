@@ -112,17 +112,18 @@ def newest(folder: Path, pattern: str) -> Any:
 
 
 def openai(name: str, of: str, target: Target) -> Row:
-    return checked(name, of, "openai_checks.py", target, ["--busy-url", target.busy_url] if target.busy_url else [])
+    busy: Command = ["--busy-url", target.busy_url] if target.busy_url else []
+    return checked(name, of, "openai_checks.py", target, 20, busy)
 
 
 def litellm(name: str, of: str, target: Target) -> Row:
-    return checked(name, of, "litellm_checks.py", target, [])
+    return checked(name, of, "litellm_checks.py", target, 10, [])
 
 
-def checked(name: str, of: str, script: str, target: Target, more: Command) -> Row:
-    """A script of ours in the client's environment."""
+def checked(name: str, of: str, script: str, target: Target, most: int, more: Command) -> Row:
+    """A script of ours in the client's environment, which asks one after the other: `most` problems are enough."""
     command: Command = [environment(of, target.say) / "python", HARNESSES / script, "--base-url", target.url]
-    command += ["--data", target.out / "demo-sgl.jsonl", "--problems", str(min(50, target.problems)), *more]
+    command += ["--data", target.out / "demo-sgl.jsonl", "--problems", str(min(most, target.problems)), *more]
     words, _ = run(target, name, [*command, "--key", target.key])
     found = json.loads(words.splitlines()[-1])
     return Row(

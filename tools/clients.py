@@ -68,8 +68,8 @@ def main() -> int:
             rows.append(row)
         for name in options.only or CLIENTS:
             rows.append(row_of(name, target))
+            (out / "clients.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
             say(" | ".join(cells(rows[-1], expected)))
-    (out / "clients.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     print(table(rows, expected))
     return int(not all(is_good(row, expected) for row in rows))
 

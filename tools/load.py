@@ -47,9 +47,12 @@ def main() -> int:
 
     out = options.out or Path("runs/load")
     out.mkdir(parents=True, exist_ok=True)
-    found = list(run(options, out, say))
-    (out / "load.json").write_text(json.dumps(found, indent=1) + "\n")
-    (out / "load.md").write_text(markdown(found))
+    found: list[dict[str, Any]] = []
+    for one in run(options, out, say):
+        say(json.dumps(one))
+        found.append(one)
+        (out / "load.json").write_text(json.dumps(found, indent=1) + "\n")
+        (out / "load.md").write_text(markdown(found))
     print(markdown(found))
     return int(any(one["wrong"] for one in found))
 
@@ -65,24 +68,24 @@ def run(options: argparse.Namespace, out: Path, say: Say) -> Iterator[dict[str, 
     with engines_of(options, out, say, []) as engines:
         for number in options.streams if "streams" in only else ():
             with scene(engines, stub, number, out, say) as here:
-                yield said(asyncio.run(streams(here, number, options.rounds)), say)
+                yield asyncio.run(streams(here, number, options.rounds))
             if stub:
                 say(f"the bare client, {number} side by side")
                 figures = bare(engines, BUNDLED, STUB_POLICY, number * options.rounds, number)
-                yield said({"scenario": f"bare client, {number} side by side", **figures, "wrong": []}, say)
+                yield {"scenario": f"bare client, {number} side by side", **figures, "wrong": []}
         if "fairness" in only:
             with scene(engines, stub, 1, out, say) as here:
-                yield said(asyncio.run(fairness(here, 64 if stub else 32)), say)
+                yield asyncio.run(fairness(here, 64 if stub else 32))
         if "slow" in only:
             with scene(engines, stub, 16, out, say) as here:
-                yield said(asyncio.run(slow_reader(here, 8, options.rounds)), say)
+                yield asyncio.run(slow_reader(here, 8, options.rounds))
         if "storm" in only and not stub:
             with scene(engines, stub, 64, out, say) as here:
-                yield said(asyncio.run(storm(here, options.leaving)), say)
+                yield asyncio.run(storm(here, options.leaving))
     if "storm" in only and stub:  # what is answered at once, nobody can leave: 400 ms a step
         slowly = engines_of(options, out, say, ["--token-ms", "20"])
         with slowly as engines, scene(engines, stub, options.leaving, out, say) as here:
-            yield said(asyncio.run(storm(here, options.leaving)), say)
+            yield asyncio.run(storm(here, options.leaving))
 
 
 @contextmanager
@@ -113,11 +116,6 @@ def scene(engines: Engines, stub: bool, concurrency: int, out: Path, say: Say) -
             stub=stub,
             say=say,
         )
-
-
-def said(found: dict[str, Any], say: Say) -> dict[str, Any]:
-    say(json.dumps(found))
-    return found
 
 
 def markdown(found: list[dict[str, Any]]) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
+import uvloop
 from options import Parser, at_least
 
 STEPS = 4096
@@ -72,11 +73,7 @@ class Replies(NamedTuple):
 def replies(size: int, tokens: int, model: Path | None, rejected: int) -> Replies:
     """All of it, ready to be sent."""
     found = steps_of(model) if model else steps(size, tokens)
-    digits = [logprobs(9), logprobs(0)]
-    judged = [
-        reply({"text": "", "output_ids": [], "meta_info": {**meta_of(0, "stop"), "output_token_ids_logprobs": [each]}})
-        for each in digits
-    ]
+    judged = [reply(judgement(digit)) for digit in (9, 0)]
     name = str(model or "stub")
     return Replies(
         steps=found,
@@ -91,8 +88,9 @@ def replies(size: int, tokens: int, model: Path | None, rejected: int) -> Replie
     )
 
 
-def logprobs(best: int) -> list[Any]:
-    return [[-0.01 if digit == best else -8.0, digit, None] for digit in range(10)]
+def judgement(best: int) -> dict[str, Any]:
+    digits = [[-0.01 if digit == best else -8.0, digit, None] for digit in range(10)]
+    return {"text": "", "output_ids": [], "meta_info": meta_of(0, "stop") | {"output_token_ids_logprobs": [digits]}}
 
 
 def meta_of(tokens: int, finish: str | None) -> dict[str, Any]:
@@ -293,13 +291,7 @@ def main() -> None:
     parser.add_argument("--token-ms", type=at_least(0, float), default=0, help="how long a token takes")
     options = parser.parse_args()
     said = replies(options.vocabulary, options.step_tokens, options.model, options.rejected)
-    try:
-        import uvloop
-
-        run: Any = uvloop.run
-    except ImportError:
-        run = asyncio.run
-    run(serve(said, options.token_ms / 1e3))
+    uvloop.run(serve(said, options.token_ms / 1e3))
 
 
 if __name__ == "__main__":

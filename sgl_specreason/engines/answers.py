@@ -1,5 +1,6 @@
 """Owns what is read out of a server's answer: the text, log-probabilities, the account. Knows no connection."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +16,11 @@ HALF = "\ufffd"
 
 IMPOSSIBLE = -1000.0
 """The log-probability of what has none: JSON has no minus infinity, SGLang sends null."""
+
+CONTEXT_FULL = re.compile(
+    "model's (?:maximum )?context length|the maximum allowed length|exceeds the KV memory budget|even after retracting all"
+)
+"""In SGLang's words for a request that fits its model's context or its cache no longer (0.5.23)."""
 
 
 class Tokens(NamedTuple):

@@ -5,7 +5,6 @@ inside one of the frontend's own threads would leave every later `s += ...` wait
 """
 
 import math
-import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ from sglang.lang.ir import SglSamplingParams
 
 from sgl_specreason.engines.aborts import Aborts
 from sgl_specreason.engines.account import Aborted
-from sgl_specreason.engines.answers import HALF, account_of, cut_at, logprob_of, tokens_of, written
+from sgl_specreason.engines.answers import CONTEXT_FULL, HALF, account_of, cut_at, logprob_of, tokens_of, written
 from sgl_specreason.engines.control import Control
 from sgl_specreason.engines.flushing import flushed
 from sgl_specreason.engines.keys import without_keys
@@ -35,10 +34,6 @@ from sgl_specreason.text.tokenizers import Tokenizer
 from sgl_specreason.text.vocabulary import Vocabulary
 
 INFO_TIMEOUT_S = 30.0
-_CONTEXT_FULL = re.compile(
-    "model's (?:maximum )?context length|the maximum allowed length|exceeds the KV memory budget|even after retracting all"
-)
-"""In SGLang's words for a request that fits its model's context or its cache no longer (0.5.23)."""
 PRIORITIES = {"ahead": 0, "needed": 1, "judge": 2}
 """A judge's short prefill goes before long texts, and these before what may not be needed. Too close to preempt each other."""
 
@@ -86,6 +81,11 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         if "model_path" not in self.model_info:
             raise EngineError(f"{role}: {self.base_url} answers, but not as an SGLang server")
         self.server_info = self._server_info()
+
+    @property
+    def takes_min_p(self) -> bool:
+        """SGLang 0.5.23 draws by seed or with min_p, and dies of a request for both; our CPU platform can do both."""
+        return not self.server_info.get("enable_deterministic_inference") or self.server_info.get("device") == "cpu"
 
     def ids(self, text: str) -> list[int]:
         """The token ids of a text of ours, made piece by piece (`steps.pieces`)."""
@@ -226,7 +226,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         try:
             yield
         except RequestError as error:
-            if _CONTEXT_FULL.search(str(error)):
+            if CONTEXT_FULL.search(str(error)):
                 raise ContextFull(str(error)) from None
             raise
         except EngineError:

@@ -22,7 +22,7 @@ class Streamed:
         self._hear, self._incremental = hear, incremental
 
     def read(self, chunks: Iterable[bytes]) -> bytes:
-        """The answer as it would have come in one piece. Raises ProtocolError for one that breaks off or holds no events."""
+        """The answer as it would have come in one piece. Raises ProtocolError for one that breaks off."""
         text, ids, answer = "", list[int](), dict[str, Any]()
         for line in _lines(chunks):
             if not line.startswith(EVENT):

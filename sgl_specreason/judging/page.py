@@ -10,8 +10,8 @@ from typing import Any
 
 from sgl_specreason.judging.measured import Measured
 from sgl_specreason.judging.tables import cost_table, worth_table
+from sgl_specreason.paths import plots
 from sgl_specreason.results.folder import write_text
-from sgl_specreason.results.page.figures import plots_folder
 from sgl_specreason.results.page.parts import asset, filled
 from sgl_specreason.results.page.tables import table_html
 
@@ -41,7 +41,7 @@ def page(found: Measured, numbers: Mapping[str, Any]) -> str:
 
 def _figure(found: Measured) -> str:
     """Drawn by the checkout's `plots/` or the packaged copy."""
-    folder = str(plots_folder())
+    folder = str(plots())
     sys.path.insert(0, folder)
     try:
         figure = importlib.import_module("labelled").labelled(found)

@@ -9,7 +9,7 @@ from sgl_specreason.judging.folder import SUMMARY
 from sgl_specreason.judging.measured import Measured, measured
 from sgl_specreason.judging.report import summary
 from sgl_specreason.results.folder import write_json, write_text
-from sgl_specreason.results.table import Table
+from sgl_specreason.results.layout import Table
 from sgl_specreason.words import counted
 
 UNKNOWN = "unknown"

@@ -252,7 +252,8 @@ def answer(s: ProgramState, t: Trajectory, closing: str) -> None:
         t.calls.append(Call("answer", meta["account"]))
         t.answer, t.answer_finish = t.answer + meta["written"].text, meta["finish"]
         room -= meta["account"].completion_tokens
-        stop = next((word for word in stops if t.answer.endswith(word)), None) if meta["finish"] == "stop" else None
+        by_stop = meta["finish"] == "stop" and isinstance(meta["matched"], str)
+        stop = next((word for word in stops if t.answer.endswith(word)), None) if by_stop else None
         if stop is None:
             return
         before = t.answer.removesuffix(stop)

@@ -119,9 +119,8 @@ def _heard(live: Live, phase: Phase, author: Author, before: str, text: str) -> 
 
 
 def _check_min_p(engine: Endpoint, min_p: float) -> None:
-    """Raises RequestError for an engine that would die of it: SGLang 0.5.23 draws by seed or with min_p, and not both."""
-    info = engine.server_info
-    if min_p and info.get("enable_deterministic_inference") and info.get("device") != "cpu":
+    """Raises RequestError for an engine that would die of it."""
+    if min_p and not engine.takes_min_p:
         raise RequestError(
             f"{engine.role}: min_p cannot be used with an engine that has --enable-deterministic-inference"
         )

@@ -74,10 +74,19 @@ def load_rows(bench: Bench, data: Path | None = None) -> Rows:
         raise UsageError(f"{origin}: no rows")
     seen: set[str] = set()
     for (where, _), row in zip(raw, rows, strict=True):
+        _check_text(where, row)
         if row.id in seen:
             raise UsageError(f"{where}: the id {row.id!r} occurs twice")
         seen.add(row.id)
     return Rows(rows=rows, origin=origin)
+
+
+def _check_text(where: str, row: Row) -> None:
+    """Raises UsageError for half of a surrogate pair, which JSON can escape and nothing can send."""
+    try:
+        "".join([row.id, row.problem, row.answer, row.choices or ""]).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{where}: {error.object[error.start]!r} in this row is no text") from None
 
 
 def raw_rows(

@@ -66,12 +66,12 @@ def _by_label(found: Listed, answer: Any) -> list[int]:
 def _otherwise(texts: Sequence[str], answer: Any, first: int) -> list[int]:
     """Every place that an answer may mean, whether there is one or not."""
     if isinstance(answer, list):
-        hot = [place for place, value in enumerate(answer) if value in (1, True)]
-        return hot if len(answer) == len(texts) and set(answer) <= {0, 1} and len(hot) == 1 else []
+        hot = [place for place, value in enumerate(answer) if value == 1]
+        return hot if len(answer) == len(texts) and all(value in (0, 1) for value in answer) and len(hot) == 1 else []
     if isinstance(answer, bool):
         return []
-    if isinstance(answer, int):
-        return [answer - first]
+    if isinstance(answer, int) or (isinstance(answer, float) and answer.is_integer()):
+        return [int(answer) - first]
     word = str(answer).strip()
     places = [place for place, text in enumerate(texts) if text == word]
     if (number := _number(word)) is not None:
@@ -100,13 +100,17 @@ def listed(value: Any, name: str) -> Listed:
         labels = [next((item[key] for key in LABELS if key in item), "") for item in texts]
         texts = [next((item[key] for key in TEXTS if key in item), None) for item in texts]
     try:
-        found = [str(text).strip() for text in typed(texts, list[str | int | float], name)]
+        found = [_text(text, f"{name}[{at}]") for at, text in enumerate(typed(texts, list, name))]
     except Misfit as misfit:
         raise UsageError(f"{misfit} (the bench's choices)") from None
     if "" in found:
         raise UsageError(f"{name}[{found.index('')}] is empty (the bench's choices)")
     known = [str(label).strip() for label in labels] if isinstance(labels, list) and len(labels) == len(found) else []
     return Listed(_without_letters(found), known)
+
+
+def _text(value: Any, name: str) -> str:
+    return str(typed(value, str | int | float, name)).strip()  # type: ignore[arg-type]
 
 
 def _without_letters(texts: list[str]) -> list[str]:

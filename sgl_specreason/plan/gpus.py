@@ -43,7 +43,7 @@ KNOWN = {
 """By the names that --gpus takes. Sizes are those of nvidia-smi, rocm-smi and, for GB10, /proc/meminfo, in public reports."""
 _MAKERS = re.compile(r"NVIDIA|TESLA|QUADRO|GEFORCE|AMD|INSTINCT|RTX|RADEON")
 _REST = re.compile(
-    r"SXM\d?|PCIE|HBM\d\w?|OAM|GENERATION|BLACKWELL|SERVER|WORKSTATION|EDITION|SUPER|AC|GPU|\d+C|MIG|(?P<slice>\d+G\.(\d+)GB)"
+    r"SXM\d?|PCIE|TI|HBM\d\w?|OAM|GENERATION|BLACKWELL|SERVER|WORKSTATION|EDITION|SUPER|AC|GPU|\d+C|MIG|(?P<slice>\d+G\.(\d+)GB)"
     r"|(?P<size>\d{1,5}(\.\d{1,3})?)(GI?B?)?"
 )
 SLICE_LESS_GB = 0.75
@@ -52,6 +52,8 @@ _COUNT_FIRST = re.compile(r"(?P<count>\d{1,4})\s*(?:[x×*]\s*|\s(?=\s*[a-z]))(?P
 _COUNT_LAST = re.compile(r"(?P<words>\S{0,79}?[a-z].*?)\s*[x×*:]\s*(?P<count>\d{1,4})", re.ASCII | re.I)
 _SLICE = re.compile(r"(?:MIG[ -]?)?(\d+G\.(\d+)GB)", re.ASCII | re.I)
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(?:GI?B?)?", re.ASCII | re.IGNORECASE)
+LEAST_OF_SIZE, MOST_OF_SIZE = 0.5, 1.1
+"""Another size than a known card has is taken between these parts of it: what a user has seen of its memory, or left of it."""
 FLASH_HEADS = (64, 128, 256)
 FP8 = (8, 9)
 """The first capability whose tensor cores multiply 8-bit floats."""
@@ -127,6 +129,8 @@ def _counted(spec: str) -> tuple[int | None, str]:
     What stands after a name may be its size, as in A100:40GB.
     """
     if first := _COUNT_FIRST.fullmatch(spec):
+        if first["count"] in KNOWN and first["words"].isdecimal():  # 4090x2
+            return int(first["words"]), first["count"]
         return int(first["count"]), first["words"]
     last = _COUNT_LAST.fullmatch(spec)
     if last and (known := _known(last["words"])[1]) and int(last["count"]) not in known.mib:
@@ -149,6 +153,8 @@ def _size(spec: str, known: Known, rest: Sequence[str]) -> float:
             f"--gpus {spec}: such cards have {' or '.join(map(str, known.mib))} GB; say which, as in 1xA100-80"
         )
     given = sizes[-1] if sizes else next(iter(known.mib))
+    if not LEAST_OF_SIZE * min(known.mib) <= given <= MOST_OF_SIZE * max(known.mib):
+        raise UsageError(f"--gpus {spec}: such cards have {' or '.join(map(str, known.mib))} GB, and not {given:g}")
     return known.mib[int(given)] / MIB_PER_GB if given in known.mib else given
 
 

@@ -18,6 +18,7 @@ from sgl_specreason.plan.fitting import fitting, in_words, needs_gpu, remedies, 
 from sgl_specreason.plan.memory import TRAJECTORY_TOKENS, Layout
 from sgl_specreason.plan.options import Options
 from sgl_specreason.plan.placement import Placement, check_cards, place
+from sgl_specreason.plan.plan import ATTACHED
 from sgl_specreason.text.steps import Author
 from sgl_specreason.text.tokenizers import no_model
 
@@ -112,7 +113,7 @@ def _attached(options: Options) -> Choice:
         raise UsageError("--base-replicas and --small-replicas start engines: give a running router as --base-url")
     if options.gpus:
         raise UsageError("--gpus is for engines that would be started, not for running servers")
-    pair = Pair(name="attached", title="running servers", base=Model(model=""), small=Model(model=""))
+    pair = Pair(name=ATTACHED, title="running servers", base=Model(model=""), small=Model(model=""))
     if options.pair == AUTO:
         raise UsageError(
             "--pair auto is for engines that would be started: name the pair that the servers have, or none"

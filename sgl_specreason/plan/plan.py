@@ -5,15 +5,18 @@ Knows nothing of options, HTTP or run folders.
 
 import hashlib
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
 
 from msgspec import structs
 
 from sgl_specreason.engines.decode import Decode
 from sgl_specreason.engines.servers import EngineSpec
-from sgl_specreason.method.policy import Method, Policy, plain
+from sgl_specreason.method.policy import ALONE, Method, Policy, is_alone, plain
 from sgl_specreason.method.score import DIGITS, WORDS
 from sgl_specreason.method.trajectory import Texts, Trajectory, sampling_seed
 from sgl_specreason.plan.benches import Row, Rows
@@ -26,6 +29,9 @@ from sgl_specreason.text.conversation import Message, Opening
 from sgl_specreason.text.prompts import PromptSet
 from sgl_specreason.text.steps import Author
 
+ATTACHED = "attached"
+"""The pair of running servers, which name their models themselves."""
+LONGEST_PART, MOST_TOLD = 48, 48
 MOST = 256
 """As many trajectories are ever tried side by side where `--concurrency auto` measures."""
 
@@ -48,7 +54,8 @@ class Plan:
 
     `concurrency` is "auto" until it has been measured on the engines, `replicas` is how many of each there are. `why` says why
     this pair was chosen where nobody named one; `elsewhere` that the GPUs are not this machine's. `day` is what chat templates
-    are told, `tokenizers` where running servers' are looked for, the first one that is to be had.
+    are told, `tokenizers` where running servers' are looked for, the first one that is to be had. `changed` are the settings of
+    a variant that were asked for and are not the preset's.
     """
 
     bench: Bench
@@ -74,6 +81,7 @@ class Plan:
     replicas: dict[Author, int] = field(default_factory=dict)
     tokenizers: dict[Author, tuple[str, ...]] = field(default_factory=dict)
     day: date = field(default_factory=date.today)
+    changed: dict[Variant, dict[str, Any]] = field(default_factory=dict)
     problems: list[Row] = field(init=False, repr=False, compare=False)
     _keys: dict[Variant, str] = field(init=False, repr=False, compare=False, default_factory=dict)
 
@@ -130,11 +138,28 @@ class Plan:
         }
 
     def name(self, variants: tuple[Variant, ...]) -> str:
-        """The folder's name for these variants: <bench>-<method>-<pair>-<digest of the settings>."""
-        label = variants[0].method if len(variants) == 1 else f"sweep-{self.sweep.name}" if self.sweep else "compare"
+        """The folder's name for these variants: <bench>-<method>-<own settings>-<pair>-<digest of all settings>.
+
+        Of a sweep, each run's own settings are its point of the grid; else what was asked for and is not the preset's.
+        """
         settings = [self.settings(variant) for variant in variants]
         code = digest(settings[0] if len(settings) == 1 else {"runs": settings})
-        return f"{self.bench.name}-{label}-{self.pair}-{code}"
+        if self.sweep and len(variants) > 1:
+            label = f"sweep-{self.sweep.name}"
+        else:
+            grid = self.sweep.grid if self.sweep else {}
+            told = {
+                key: getattr(v.policy, key, None)
+                for v in variants
+                for key in grid
+                if not is_alone(v.method) or key in ALONE
+            }
+            for variant in variants:
+                told |= self.changed.get(variant, {})
+            label = "-".join([variants[0].method if len(variants) == 1 else "compare", *_told(told)])
+        models = [_own_name(self.models[role]) for role in ("base", "small")]
+        pair = "+".join(models) if self.pair == ATTACHED and all(models) else self.pair
+        return f"{self.bench.name}-{label}-{pair}-{code}"
 
     def conditions(self) -> dict[str, Any]:
         """What a number must never be without (design.md)."""
@@ -205,6 +230,30 @@ class Plan:
         if variant not in self._keys:
             self._keys[variant] = digest(self.settings(variant))
         return self._keys[variant]
+
+
+def _told(settings: dict[str, Any]) -> Iterator[str]:
+    """Settings as parts of a folder's name, as many as have room there."""
+    room = MOST_TOLD
+    for key, value in settings.items():
+        part = _named(f"{key}-{value:g}" if isinstance(value, float) else f"{key}-{value}")
+        room -= len(part) + 1
+        if room < 0:
+            return
+        if value is not None:
+            yield part
+
+
+def _own_name(model: str) -> str:
+    """What a served model is called: the last part of its path, or of the hub's copy of it (models--org--name/snapshots/hash)."""
+    parts = PurePath(model).parts
+    copies = [part.rpartition("--")[2] for part in parts if part.startswith("models--")]
+    return _named((copies or parts or ("",))[-1])[:LONGEST_PART]
+
+
+def _named(text: str) -> str:
+    """`text` with what can stand in a folder's name."""
+    return re.sub(r"[^\w.+-]", "_", text, flags=re.ASCII)
 
 
 def digest(settings: dict[str, Any]) -> str:

@@ -6,10 +6,12 @@ Knows nothing of click, HTTP or run folders' contents.
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from msgspec import structs
+
 from sgl_specreason.engines.decode import Decode
 from sgl_specreason.engines.servers import ROLES
 from sgl_specreason.errors import UsageError
-from sgl_specreason.method.policy import DEFAULT_METHODS, METHODS, Method, policy_of
+from sgl_specreason.method.policy import ALONE, DEFAULT_METHODS, METHODS, Method, Policy, is_alone, policy_of
 from sgl_specreason.plan import catalog
 from sgl_specreason.plan.benches import Rows, load_rows
 from sgl_specreason.plan.catalog import Bench, Sweep
@@ -41,8 +43,9 @@ def resolve(options: Options) -> Plan:
         _check_decode(variants, starts=bool(choice.specs), on_gpu=choice.placement is not None)
     pair = choice.pair
     whole = {} if pair.think_tags else {"on_budget": "stop"}  # the response is cut, unless somebody asks for an answer
+    layers = preset.policy, whole, pair.policy, bench.policy
     if pair.policy or whole:
-        variants = _variants(options, sweep, preset.policy, whole, pair.policy, bench.policy)
+        variants = _variants(options, sweep, *layers)
     return Plan(
         bench=bench,
         rows=load_rows(bench, options.data) if options.bench else Rows(rows=[], origin=catalog.QUESTIONS.title),
@@ -65,6 +68,7 @@ def resolve(options: Options) -> Plan:
         placement=choice.placement,
         elsewhere=options.gpus is not None,
         replicas={spec.role: spec.replicas for spec in choice.specs},
+        changed={variant: _changed(variant, options, sweep, *layers) for variant in variants},
     )
 
 
@@ -131,14 +135,28 @@ def _variants(options: Options, sweep: Sweep | None, *layers: dict[str, Any]) ->
     Of the settings in `layers` the later ones win, and then those of the options.
     """
     methods = _methods(options.methods or (sweep.methods if sweep else DEFAULT_METHODS))
+    given = _given(options)
+    policies = [catalog.build_policy(*layers, given, point) for point in (sweep.points() if sweep else [{}])]
+    found = (Variant(method, policy_of(method, policy)) for policy in policies for method in methods)
+    return tuple(dict.fromkeys(found))
+
+
+def _given(options: Options) -> dict[str, Any]:
+    """The settings of the method that are asked for."""
     given = {key: value for key, value in options.policy.items() if value is not None}
     if options.match_acceptance is not None:
         if "gate_p" in given:
             raise UsageError("give --gate-p or --match-acceptance, not both")
         given["gate_p"] = options.match_acceptance
-    policies = [catalog.build_policy(*layers, given, point) for point in (sweep.points() if sweep else [{}])]
-    found = (Variant(method, policy_of(method, policy)) for policy in policies for method in methods)
-    return tuple(dict.fromkeys(found))
+    return given
+
+
+def _changed(variant: Variant, options: Options, sweep: Sweep | None, *layers: dict[str, Any]) -> dict[str, Any]:
+    """What a variant has by an option or by its point of the sweep, and would have otherwise by these layers."""
+    asked = dict.fromkeys([*_given(options), *(sweep.grid if sweep else ())])
+    before = structs.asdict(Policy()) | {key: value for layer in layers for key, value in layer.items()}
+    own = {key: getattr(variant.policy, key) for key in asked if not is_alone(variant.method) or key in ALONE}
+    return {key: value for key, value in own.items() if value is not None and value != before[key]}
 
 
 def _concurrency(value: int | str | None, default: int) -> int | Literal["auto"]:

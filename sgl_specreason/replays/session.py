@@ -108,6 +108,10 @@ class ReplaySession(Session):
     def graded(self, record: Record, gold: str) -> Record:
         return {"correct": None, "answer": None, "gold": "", "grader": "none"}
 
+    def asked(self, row: Row) -> Record:
+        """Nothing: the lengths of a trace ask no question."""
+        return {}
+
     def run(self, folders: dict[Variant, RunFolder], interruption: Interruption) -> None:
         Session.run(self, folders, interruption)
         held = footprint.measured(self.endpoints)

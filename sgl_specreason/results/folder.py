@@ -7,6 +7,7 @@ import fcntl
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from sgl_specreason.errors import RecordError, UsageError, WriteError
 from sgl_specreason.results.lines import Finished, Outcome
 from sgl_specreason.results.records import CONFIG, SUMMARY, TRAJECTORIES, Key, is_cut, outcome, read_config, with_lines
 
+_HASH, TOLD = re.compile(r"[0-9a-f]{32,}"), 8
 LONE_SURROGATES = "backslashreplace"
 """UTF-8 has no half pairs; inside a JSON string what this writes instead is the very escape for one."""
 
@@ -173,7 +175,7 @@ def without_texts(record: dict[str, Any]) -> dict[str, Any]:
         steps.append(kept)
     answer_text = f"\\boxed{{{letter}}}" if letter else ""
     return (
-        record
+        {key: value for key, value in record.items() if key not in ("problem", "choices")}
         | {"steps": steps, "answer_text": answer_text, "texts": "withheld"}
         | ({"answer": letter} if "answer" in record else {})
     )
@@ -219,15 +221,14 @@ def held(*paths: Path) -> Iterator[None]:
 
 def check_settings(path: Path, settings: dict[str, Any]) -> None:
     """Raises RecordError, naming the keys that differ, unless the run in `path` was begun with these settings."""
-    if differing := differences(path, settings):
+    if differing := differences(read_config(path / CONFIG)["settings"], settings):
         raise RecordError(
             f"{path}: was begun with other settings ({'; '.join(differing)}); give the same ones, or a new run"
         )
 
 
-def differences(path: Path, settings: dict[str, Any]) -> list[str]:
-    """The settings in which the run in `path` is not this one, in words."""
-    before = read_config(path / CONFIG)["settings"]
+def differences(before: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """The settings in which a recorded run is not this one, in words."""
     now = json.loads(json.dumps(settings, default=str))
     return sorted(_differences(before, now))
 
@@ -237,4 +238,9 @@ def _differences(before: Any, now: Any, prefix: str = "") -> Iterable[str]:
         for key in before.keys() | now.keys():
             yield from _differences(before.get(key), now.get(key), f"{prefix}.{key}" if prefix else key)
     elif before != now:
-        yield f"{prefix}: {before!r} then, {now!r} now"
+        yield f"{prefix}: {without_digits(repr(before))} then, {without_digits(repr(now))} now"
+
+
+def without_digits(text: str) -> str:
+    """`text` with no more of a hash in it than tells two apart."""
+    return _HASH.sub(lambda found: found[0][:TOLD], text)

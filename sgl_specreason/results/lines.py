@@ -88,10 +88,17 @@ class _Counted(Data, frozen=True, kw_only=True):
 class _Told(_Counted, frozen=True, kw_only=True):
     """And what was written and asked."""
 
+    problem: str | None = None
+    choices: str | None = None
     answer_text: str = ""
     texts: str | None = None
     steps: list[Step] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
+
+    @property
+    def question(self) -> str | None:
+        """What was asked: the problem, and of a multiple-choice one its choices; None where that is not recorded."""
+        return "\n\n".join(filter(None, [self.problem, self.choices])) or None
 
     @property
     def judge_requests(self) -> int:

@@ -30,6 +30,7 @@ def summarise(outcomes: Sequence[Outcome], config: Config) -> Summary:
     numbers["most_at_once"] = max(map(stats.most_at_once, sittings), default=None)
     numbers |= {name: getattr(settings, name) for name in ("bench", "method", "pair", "preset", "policy", "samples")}
     numbers |= {
+        "changed": config.changed,
         "concurrency": settings.concurrency,
         "budget_tokens": policy.budget_tokens,
         "trajectories": len(done),

@@ -47,7 +47,7 @@ def with_lines(path: Path, only: Collection[Key] | None = None) -> Iterator[tupl
     if not file.exists():
         return
     seen: set[Key] = set()
-    with _opened(file) as content:
+    with opened(file) as content:
         for number, line in enumerate(content, 1):
             if only is not None and len(seen) == len(only):
                 return
@@ -100,7 +100,7 @@ def whole(line: bytes) -> Any:
         raise Misfit("no JSON") from None
 
 
-def _opened(file: Path) -> BinaryIO:
+def opened(file: Path) -> BinaryIO:
     """A file of a run folder, which it must not leave. Raises RecordError."""
     if not file.resolve().is_relative_to(file.parent.resolve()):
         raise RecordError(f"{file}: leads out of its run folder")
@@ -165,7 +165,7 @@ def swept(top: Path) -> frozenset[str]:
     if not file.exists():
         return frozenset()
     try:
-        with _opened(file) as content:
+        with opened(file) as content:
             return frozenset(typed(whole(content.read()), Sweep).grid)
     except (OSError, Misfit) as error:
         raise RecordError(f"{file}: not a sweep: {error}") from None

@@ -94,7 +94,10 @@ class ServerInfo(Data, frozen=True, kw_only=True):
 
 
 class Config(Data, frozen=True, kw_only=True):
-    """config.json. `prompts` are the templates' hashes, `versions` those of packages, by name."""
+    """config.json. `prompts` are the templates' hashes, `versions` those of packages, by name.
+
+    `changed` are the settings of the method that are not the preset's, `prompts_from` the templates' folder.
+    """
 
     settings: Settings
     expected: Count
@@ -111,6 +114,8 @@ class Config(Data, frozen=True, kw_only=True):
     memory: Memory | None = None
     server_info: dict[str, ServerInfo] = {}
     tokens_per_s_by_concurrency: dict[str, Number] = {}
+    changed: dict[str, Value] = {}
+    prompts_from: str = ""
 
 
 class Conditions(Struct, frozen=True, kw_only=True):
@@ -133,6 +138,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     method: str
     pair: str
     preset: str
+    changed: dict[str, Value]
     policy: dict[str, Value]
     samples: int
     concurrency: int

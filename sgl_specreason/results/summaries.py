@@ -24,7 +24,7 @@ def written(folder: Path, known: Mapping[Path, list[Outcome]] | None = None) -> 
 def write(folder: Path, runs: Sequence[Run]) -> None:
     """Writes the summary of each of the runs in `folder`, and that of all if there are several."""
     for run in runs:
-        rewrite_summary(run.path, msgspec.to_builtins(run.summary), comparison([run]).markdown())
+        rewrite_summary(run.path, msgspec.to_builtins(run.summary), comparison([run], wide=True).markdown())
     if [run.path for run in runs] != [folder]:
         first = runs[0].summary
         entries = [
@@ -39,4 +39,4 @@ def write(folder: Path, runs: Sequence[Run]) -> None:
             content["runs"] = entries
         else:
             content["methods"] = {run.method: entry for run, entry in zip(runs, entries, strict=True)}
-        rewrite_summary(folder, content, comparison(runs).markdown())
+        rewrite_summary(folder, content, comparison(runs, wide=True).markdown())

@@ -43,6 +43,10 @@ def _named(known: Sequence[str]) -> str:
 def lines_of(run: Run, record: Record) -> Iterator[str]:
     """One trajectory, with the colours of a terminal."""
     yield click.style(plain(f"{run.method}: problem {record.problem_id}, sample {record.sample}"), bold=True)
+    if record.question:
+        yield _text(record.question, record)
+    elif record.texts == "withheld":
+        yield "[withheld]"
     if not isinstance(record, Finished):
         yield click.style(f"failed: {plain(record.error)}", fg="red")
     for number, step in enumerate(record.steps, 1):

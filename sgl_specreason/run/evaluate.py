@@ -15,10 +15,11 @@ from sgl_specreason.errors import EngineGone, Interrupted, SpecReasonError, Writ
 from sgl_specreason.plan import limits
 from sgl_specreason.plan.plan import Plan, Variant
 from sgl_specreason.results.folder import RunFolder, held
+from sgl_specreason.results.origin import Origin
 from sgl_specreason.results.summaries import written
 from sgl_specreason.results.summary import Run
 from sgl_specreason.run import serving
-from sgl_specreason.run.folders import folders_of, settled
+from sgl_specreason.run.folders import folders_to_go_on_with, new_folders, settled
 from sgl_specreason.run.interruption import Interruption
 from sgl_specreason.run.serving import Access, Chats, Engines, Starts
 from sgl_specreason.run.session import Say, Session
@@ -34,6 +35,7 @@ def run(
     *,
     out: Path,
     resume: Path | None,
+    begun: Origin,
     access: Access,
     interruption: Interruption,
     say: Say,
@@ -41,24 +43,34 @@ def run(
 ) -> tuple[Path, list[Run]]:
     """Runs every variant of the plan, in sessions of this kind. Returns the folder with everything, and its runs.
 
-    Their records are read once, where there are any already, and the summaries are written at the end.
+    `begun` says in a new folder how it was begun. Records are read once, where there are any already, and the summaries are
+    written at the end. Where nothing is missing no engine is started, and SGLang is not imported.
 
     Raises UsageError before anything is started, EngineError where an engine fails for good, WriteError on a full disk,
-    Interrupted on Ctrl-C and SIGTERM.
+    Interrupted on Ctrl-C and SIGTERM. What ends a run early has its folder.
     """
     plan, attached = serving.attached(plan, access, say)
     plan, rates = settled(plan, resume)
-    chats = checked(plan, attached, say, kind)
-    top, folders = folders_of(plan, out, resume)
-    for words in filter(None, [plan.why, *limits.crowding(plan, limits.caches(plan.specs)), *limits.cut_short(plan)]):
-        say(words)
+    checks = partial(checked, plan, attached, say, kind)
+    if resume is None:
+        chats: Chats | None = checks()  # before there is a folder
+        top, folders = new_folders(plan, out, begun)
+    else:
+        chats, top, folders = None, resume, folders_to_go_on_with(plan, resume, begun)
     starts = Starts(plan=plan, access=access, logs=top / "logs", say=say)
-    begun = partial(kind, chats=chats, say=say, keep_cache=access.keeps_cache)
-    with held(top), _saying_how_to_go_on(top, interruption), _summarised(top), ExitStack() as whole:
+    with held(top), _naming_the_folder(top, interruption), _summarised(top), ExitStack() as whole:
         runs = {variant: RunFolder.found(path) for variant, path in folders.items()}
         stages = _unfinished(plan, runs)
+        if not stages:
+            return top, written(top, {run.path: run.outcomes for run in runs.values()})
+        chats = chats or checks()
+        for words in filter(
+            None, [plan.why, *limits.crowding(plan, limits.caches(plan.specs)), *limits.cut_short(plan)]
+        ):
+            say(words)
+        begin = partial(kind, chats=chats, say=say, keep_cache=access.keeps_cache)
         importing = serving.importing()
-        engines = attached or (whole.enter_context(starts.for_the_run()) if stages else {})
+        engines = attached or whole.enter_context(starts.for_the_run())
         for speculating, variants in stages.items():
             with starts.for_a_stage(engines, speculating=speculating) as base:
                 importing.join()  # two threads that import SGLang at once may deadlock
@@ -66,7 +78,7 @@ def run(
                 with serving.connected(engines | base, chats, access, kind.endpoint_class(), connections) as endpoints:
                     if not attached:
                         _check_started(plan, chats, endpoints, kind, speculating=speculating)
-                    session = begun(plan=plan, variants=variants, endpoints=endpoints, rates=rates)
+                    session = begin(plan=plan, variants=variants, endpoints=endpoints, rates=rates)
                     if plan.concurrency == "auto":
                         session = session.with_measured_concurrency()
                         plan, rates = session.plan, session.rates
@@ -124,12 +136,12 @@ def _summarised(top: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _saying_how_to_go_on(top: Path, interruption: Interruption) -> Iterator[None]:
-    """Whatever ends a run early, its message names the folder."""
+def _naming_the_folder(top: Path, interruption: Interruption) -> Iterator[None]:
+    """Whatever ends a run early has its folder."""
     try:
         yield
     except KeyboardInterrupt:
         raise Interrupted(top, interruption.code) from None
     except (EngineGone, WriteError) as error:
-        words = f"{error}; finished trajectories are in {top}; go on with --resume {top}"
-        raise type(error)(words) from None
+        error.folder = top
+        raise

@@ -79,6 +79,11 @@ class Session:
         """What a finished record says about its answer."""
         return graded(record["answer_text"], gold, self.plan.bench.grader)
 
+    def asked(self, row: Row) -> Record:
+        """What a record says of its problem: the question too, or nobody could judge a step; never that of a private bench."""
+        record = {} if row.permutation is None else {"permutation": row.permutation}
+        return record if self.plan.bench.private else record | row.values()
+
     def with_measured_concurrency(self) -> "Session":
         """This session at the knee of its throughput: short trajectories of the method, at ever more side by side."""
         plan = self.plan
@@ -195,8 +200,7 @@ class Session:
         latency_s = time.monotonic() - begin
         self._look_for_other_tags(variant, trajectory)
         record = trajectory.record() | {"method": variant.method, "start_s": begin, "latency_s": latency_s}
-        if row.permutation is not None:
-            record["permutation"] = row.permutation
+        record |= self.asked(row)
         return record if error is None else record | {"error": str(error)}
 
     def _look_for_other_tags(self, variant: Variant, trajectory: Trajectory) -> None:
@@ -259,6 +263,8 @@ class Session:
     def _config(self, variant: Variant) -> dict[str, Any]:
         return {
             "settings": self.plan.settings(variant),
+            "changed": self.plan.changed.get(variant, {}),
+            "prompts_from": str(self.plan.prompts.folder),
             "tokens_per_s_by_concurrency": self.rates,
             **self.plan.conditions(),
             "grader": self.plan.bench.grader,

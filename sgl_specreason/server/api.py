@@ -48,6 +48,7 @@ def served(pair: Pair, name: str, effort_thresholds: Mapping[str, float]) -> Ser
         policy=pair.policy,
         aliases=frozenset({"", "default", base, pair.engines["base"].model}),
         effort_thresholds=effort_thresholds,
+        min_p_fails="" if pair.takes_min_p else "the engines run with --enable-deterministic-inference",
     )
 
 
@@ -79,7 +80,7 @@ class Api:
             middleware=self._cors(),
         )
         app.router.redirect_slashes = False
-        self.app = Guard(app, key=settings.key, most_bytes=settings.most_bytes)
+        self.app = Guard(app, key=settings.key, most_bytes=settings.most_bytes, origins=settings.cors_origins)
 
     def drain(self) -> None:
         """Takes no more requests; those under way go on."""

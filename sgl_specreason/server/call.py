@@ -8,6 +8,7 @@ import secrets
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -51,6 +52,7 @@ class SpecReason:
     def __init__(self, pair: Pair, desk: Desk, ends: ExitStack) -> None:
         self.pair, self.desk = pair, desk
         self.renderer = ThreadPoolExecutor(1, "prompts")  # one, or questions would overtake each other
+        ends.callback(self.renderer.shutdown, wait=False, cancel_futures=True)
         self._ends = ends
 
     @classmethod
@@ -249,13 +251,12 @@ class SpecReason:
         if self.desk.withdraw(ticket):
             talk.fail(Cancelled(why))
             return
-        late = threading.Timer(BREAK_OFF_S, talk.control.break_off)
+        late = threading.Timer(BREAK_OFF_S, _break_off, [talk])
         late.daemon = True
         late.start()
 
     def close(self) -> None:
         """Ends everything that is under way, and the engines that were started."""
-        self.renderer.shutdown(wait=False, cancel_futures=True)
         self._ends.close()
 
     def __enter__(self) -> Self:
@@ -265,6 +266,13 @@ class SpecReason:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _break_off(talk: Talk) -> None:
+    """Breaks off what a talk still has under way, again and again: one may have been about to connect."""
+    while not talk.over:
+        talk.control.break_off()
+        time.sleep(BREAK_OFF_S)
 
 
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class Settings:
     most_bytes: int = 8_000_000
     keep_alive_s: float = 10.0
     interval_s: float = 0.05
+    write_timeout_s: float = 300.0
     patience: Patience = field(default_factory=Patience)
     thought_names: tuple[str, ...] = FIELDS["reasoning_content"]
     cors_origins: tuple[str, ...] = ()
@@ -132,7 +133,6 @@ class Completions:
             if told is None:
                 return GONE.status
             if isinstance(told.event, Refusal):
-                answering.end(told.event)  # its other choices, too
                 raise told.event
         body = orjson.dumps(format.whole([answering.replies[index] for index in sorted(answering.replies)]))
         await Response(body, headers=dict(headers), media_type="application/json")(scope, receive, send)
@@ -163,7 +163,10 @@ class Completions:
         pieces = stream.pieces()
         while (piece := await _unless(gone, anext(pieces, b""))) is not None:
             message = {"type": "http.response.body", "body": piece, "more_body": bool(piece)}
-            await send(message)
+            try:
+                await asyncio.wait_for(send(message), settings.write_timeout_s)
+            except TimeoutError:
+                return GONE.status
             if not piece:
                 return 200
         return GONE.status

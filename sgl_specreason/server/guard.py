@@ -4,7 +4,7 @@ A wrapping middleware would hide that a client has gone.
 """
 
 import hmac
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
 from starlette.responses import Response
@@ -29,10 +29,15 @@ def refused(refusal: Refusal, request_id: str = "") -> Response:
 
 
 class Guard:
-    """Lets through to `app` what has the `key`, or, where there is none, what was sent to a local name of this machine."""
+    """Lets through to `app` what has the `key`, or, where there is none, what was sent to a local name of this machine.
 
-    def __init__(self, app: App, *, key: str | None, most_bytes: int) -> None:
+    Then it must not come from a page of another site, but for those of `origins`: a browser would send such a page's question,
+    and only keep the reply from it.
+    """
+
+    def __init__(self, app: App, *, key: str | None, most_bytes: int, origins: Collection[str] = ()) -> None:
         self._app, self._key, self._most_bytes = app, key.encode() if key else None, most_bytes
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,8 +52,8 @@ class Guard:
 
     def _flaw(self, scope: Scope, headers: dict[bytes, bytes]) -> Refusal | None:
         if self._key is None:
-            host = headers.get(b"host", b"").decode("latin-1").lower()
-            if host.rpartition(":")[0] not in LOCAL and host not in LOCAL:
+            origin = headers.get(b"origin", b"").decode("latin-1")
+            if not _is_local(headers.get(b"host", b"").decode("latin-1")) or self._is_foreign(origin):
                 return foreign_host()
         elif scope["path"] not in OPEN and scope["method"] != "OPTIONS":
             given = headers.get(b"authorization", b"")
@@ -58,6 +63,18 @@ class Guard:
         if length.isdigit() and int(length) > self._most_bytes:
             return too_large(self._most_bytes)
         return None
+
+    def _is_foreign(self, origin: str) -> bool:
+        """Whether this is a page of another site, or one that does not say whose it is. Other programs have no origin."""
+        scheme, _, host = origin.partition("://")
+        if "*" in self._origins or origin in self._origins:
+            return False
+        return origin == "null" or (scheme.lower() in ("http", "https") and not _is_local(host))
+
+
+def _is_local(host: str) -> bool:
+    name = host.lower()
+    return name.rpartition(":")[0] in LOCAL or name in LOCAL
 
 
 async def body_of(receive: Receive, most_bytes: int) -> bytes | None:

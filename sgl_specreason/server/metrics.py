@@ -52,7 +52,7 @@ class Metrics:
     def ended(self, talk: Talk, ticket: Ticket) -> None:
         """Counts what a talk has taken, however it ended."""
         t = talk.trajectory
-        self._count(account(t, ticket, talk.asked.prompt_tokens), talk)
+        self._count(account(t, ticket, talk.asked), talk)
         self._queue_seconds.observe(ticket.queued_s)
         for call in t.calls:
             self._engine_requests.labels(call.account.engine, call.purpose).inc()

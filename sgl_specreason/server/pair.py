@@ -55,6 +55,10 @@ class Pair:
         """The most tokens that a conversation and its reply may have, by the smaller engine."""
         return min((room.tokens for room in self.rooms.values()), default=None)
 
+    @property
+    def takes_min_p(self) -> bool:
+        return all(endpoint.takes_min_p for endpoint in self.endpoints.values())
+
     def plan_of(self, policy: Policy) -> Plan:
         """The plan of questions that are answered with this policy."""
         return replace(self.plan, variants=(Variant("specreason", policy),))
@@ -95,7 +99,7 @@ def opened(
                 say(f"Warning: {role} runs with --strip-thinking-cache: each step is computed anew")
         yield Pair(
             plan=plan,
-            policy=_policy(plan, asked),
+            policy=_policy(plan, asked, takes_min_p=all(one.takes_min_p for one in endpoints.values())),
             chats=chats,
             engines=engines,
             endpoints=endpoints,
@@ -108,12 +112,14 @@ def opened(
         )
 
 
-def _policy(plan: Plan, asked: Options) -> Policy:
+def _policy(plan: Plan, asked: Options, *, takes_min_p: bool) -> Policy:
     """The plan's, in which base's own advice about sampling comes before a preset's, as in SGLang's API."""
     policy = plan.variants[0].policy
     named = {name for name, value in asked.policy.items() if value is not None}
     if asked.pair or plan.pair in catalog.names("pairs"):
         named |= set(catalog.load_pair(asked.pair or plan.pair).policy)
+    if not takes_min_p:
+        named.add("min_p")
     advised = {name: value for name, value in _advice(plan.models["base"]).items() if name not in named}
     try:
         return structs.replace(policy, **advised)

@@ -37,7 +37,7 @@ class Recorder:
             "problem_id": name,
             "sample": choice,
             "method": method,
-            "question": "\n\n".join(turn.content for turn in question.messages if turn.role == "user"),
+            "problem": "\n\n".join(turn.content for turn in question.messages if turn.role == "user"),
             "start_s": talk.ticket.begun_s if talk.ticket else None,
             "latency_s": talk.seconds,
         }

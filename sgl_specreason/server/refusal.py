@@ -94,7 +94,9 @@ def invalid_api_key() -> Refusal:
 
 def foreign_host() -> Refusal:
     """A page of another site that reaches for a server on this machine."""
-    return Refusal(403, "Without a key this server answers to local names only.", type=WRONG, code="foreign_host")
+    return Refusal(
+        403, "Without a key this server answers to local names and pages only.", type=WRONG, code="foreign_host"
+    )
 
 
 def model_not_found(model: str, known: Sequence[str]) -> Refusal:

@@ -69,9 +69,7 @@ class Format:
 
     def chunk(self, index: int, delta: Json, **more: Any) -> Json:
         """One piece of a stream. The key of a thought is always there, so that clients' objects have it."""
-        if self.ask.shows_thought and "content" in delta and self.thought_names[0] == "reasoning_content":
-            delta.setdefault("reasoning_content", None)
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+        choice = {"index": index, "delta": self._no_thought | delta, "logprobs": None, "finish_reason": None}
         return self._chunk([choice], more)
 
     def opening(self, index: int) -> Json:
@@ -88,12 +86,18 @@ class Format:
         """The last chunk of a choice: no text, and why it ended."""
         choice = {
             "index": index,
-            "delta": {},
+            "delta": self._no_thought,
             "logprobs": None,
             "finish_reason": reply.finish,
             "matched_stop": reply.matched_stop,
         }
         return self._chunk([choice], more)
+
+    @property
+    def _no_thought(self) -> Json:
+        """What stands in a delta without a thought: a key that clients read as an attribute."""
+        has_key = self.ask.shows_thought and self.thought_names[0] == "reasoning_content"
+        return {"reasoning_content": None} if has_key else {}
 
     def usage(self, replies: Sequence[Reply]) -> Json:
         """The chunk after the last one: what it took."""

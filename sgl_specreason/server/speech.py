@@ -13,6 +13,11 @@ from sgl_specreason.method.policy import Policy
 from sgl_specreason.server.events import Answer, Event, Step, Thought
 from sgl_specreason.text.steps import Author
 
+
+class Stopped(RequestError):
+    """One of the asker's stops has come in a response that is all answer; nothing more is wanted."""
+
+
 ANOTHER = "a request had to be sent again while its text was read, and another text came"
 
 
@@ -20,7 +25,8 @@ class Speech:
     """Listens to one trajectory (`live.Listener`) and emits what is final of it.
 
     Held back is what may be cut off again: white space at the end of a thought, and what may be the beginning of `think_end`
-    or of one of the answer's `stops`. Of models without think tags ("") the steps are the answer.
+    or of one of the answer's `stops`. Of models without think tags ("") the steps are the answer: then one of the stops raises
+    Stopped, and is `stopped`.
     """
 
     def __init__(
@@ -30,6 +36,7 @@ class Speech:
         self._emit, self._policy, self._think_end, self._stops = emit, policy, think_end, tuple(stops)
         self._thought, self._answer = _Text(None), _Text("\n")
         self._last: Author = "base"
+        self.stopped: str | None = None
 
     def growing(self, phase: Phase, author: Author, text: str) -> None:
         """What is being written after the steps that are kept."""
@@ -72,13 +79,27 @@ class Speech:
     @property
     def answer(self) -> str:
         """All of the answer that has been told."""
-        return self._answer.told if self._think_end or not self.steps else self._thought.told
+        return self._answer.told if self._think_end else self._thought.told + self._answer.told
 
     def _tell_step(self, author: Author, text: str) -> None:
         self._last = author
-        thought, closed = self._until_tag(self._thought.open + text)
-        final = thought if closed or not self._think_end else held_back(thought, (self._think_end,))
-        self._tell_thought(final)
+        whole = self._thought.open + text
+        if not self._think_end:
+            self._tell_until_stop(whole)
+            return
+        thought, closed = self._until_tag(whole)
+        self._tell_thought(thought if closed else held_back(thought, (self._think_end,)))
+
+    def _tell_until_stop(self, text: str) -> None:
+        """Tells a response that is all answer, as far as a stop; one of white space counts after what can be seen only."""
+        begin = len(self._thought.said) or (0 if self._thought.told else len(text) - len(text.lstrip()))
+        ends = [(at, stop) for stop in self._stops if (at := text.find(stop, begin)) >= 0]
+        if not ends:
+            self._tell_thought(held_back(text, self._stops))
+            return
+        at, self.stopped = min(ends)
+        self._tell_thought(text[:at])
+        raise Stopped(self.stopped)
 
     def _tell_thought(self, text: str) -> None:
         if new := self._thought.tell(text.rstrip()):
@@ -104,7 +125,7 @@ class _Text:
         self.open = ""
         self._leading = leading  # what it does not begin with; None: white space
         self._parts: list[str] = []
-        self._said = ""  # of `open` and what follows it
+        self.said = ""  # of `open` and what follows it
         self._begun = False
 
     @property
@@ -116,26 +137,26 @@ class _Text:
 
         Raises RequestError for a text that does not: its request was sent again, and something else was written.
         """
-        if not text.startswith(self._said):
-            if self._said.startswith(text):
+        if not text.startswith(self.said):
+            if self.said.startswith(text):
                 return ""
             raise RequestError(ANOTHER)
-        new = text[len(self._said) :]
+        new = text[len(self.said) :]
         if not self._begun:
             new = new.lstrip(self._leading)
         if not new:
             return ""
-        self._begun, self._said = True, text
+        self._begun, self.said = True, text
         self._parts.append(new)
         return new
 
     def settle(self, text: str) -> None:
         """Goes on after `text`: of what is settled only what has not been told is looked at again. Raises RequestError."""
         whole = self.open + text
-        if not whole.startswith(self._said):
+        if not whole.startswith(self.said):
             raise RequestError(ANOTHER)
-        self.open = whole[len(self._said) :]
-        self._said = ""
+        self.open = whole[len(self.said) :]
+        self.said = ""
 
 
 def held_back(text: str, ends: Sequence[str]) -> str:

@@ -43,17 +43,18 @@ class Stream:
         format, ask = self._format, self._format.ask
         for index in self._open:
             yield _event(format.opening(index))
-        sent_s = time.monotonic()
+        sent_s = looked_s = time.monotonic()
         while len(self._over) < len(self._open):
-            batch = await self._batch(sent_s)
-            if not batch:
-                yield _event(format.chunk(min(self._open.keys() - self._over), {}))
+            batch = await self._batch(looked_s)
+            looked_s = time.monotonic()
             failed = next((told.event for told in batch if isinstance(told.event, Refusal)), None)
-            for chunk in self._merged(batch):
+            chunks = self._merged(batch)
+            if not chunks and (not batch or looked_s - sent_s >= self._keep_alive_s):  # also where steps are not shown
+                chunks = [format.chunk(min(self._open.keys() - self._over), {})]
+            for chunk in chunks:
                 yield _event(chunk | self._usage_so_far())
-            sent_s = time.monotonic()
+                sent_s = time.monotonic()
             if failed is not None:
-                self._answering.end(failed)
                 yield _event(failed.body)
                 yield DONE
                 return

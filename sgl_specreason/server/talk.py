@@ -7,6 +7,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,7 +23,7 @@ from sgl_specreason.server.events import Account, End, Event, Reply
 from sgl_specreason.server.fit import Fitted, Size, fitted
 from sgl_specreason.server.pair import Pair
 from sgl_specreason.server.refusal import internal
-from sgl_specreason.server.speech import Speech
+from sgl_specreason.server.speech import Speech, Stopped
 from sgl_specreason.text.conversation import Message
 from sgl_specreason.text.steps import BLANK_LINE, Author
 
@@ -147,7 +148,7 @@ class Talk:
             live=Live(
                 control=self.control,
                 listener=self.speech,
-                as_it_grows=heard,
+                as_it_grows=heard or bool(question.stop and not texts.think_end),  # a stop ends what is being written
                 answer_tokens=policy.answer_tokens if question.total_tokens is None else asked.fitted.total_tokens,
                 total_tokens=asked.fitted.total_tokens,
                 stop=question.stop,
@@ -163,8 +164,9 @@ class Talk:
         self.ticket, begun_s = ticket, time.monotonic()
         try:
             self.control.check()
-            run_trajectory(method, t, {role: self._pair.endpoints[role] for role in question.roles})
-            self.speech.finish(question.roles[0], t.answer)
+            with suppress(Stopped):
+                run_trajectory(method, t, {role: self._pair.endpoints[role] for role in question.roles})
+                self.speech.finish(question.roles[0], t.answer)
             reply = self.reply(ticket)
         except SpecReasonError as error:
             self.seconds = time.monotonic() - begun_s
@@ -185,28 +187,30 @@ class Talk:
     def reply(self, ticket: Ticket) -> Reply:
         """What has become of it."""
         t = self.trajectory
+        stopped = self.speech.stopped
         cut = not t.texts.think_end and t.truncated  # of models without think tags the thought is the answer
         return Reply(
             thought=self.speech.thought,
             answer=self.speech.answer,
             steps=tuple(self.speech.steps),
-            finish="length" if cut or t.answer_finish != "stop" else "stop",
+            finish="stop" if stopped or (t.answer_finish == "stop" and not cut) else "length",
             thought_ended_by=t.stop_reason,
-            account=account(t, ticket, self.asked.prompt_tokens),
+            account=account(t, ticket, self.asked),
             policy=t.policy,
-            matched_stop=t.matched_stop,
+            matched_stop=stopped or t.matched_stop,
         )
 
 
-def account(t: Trajectory, ticket: Ticket, prompt_tokens: int) -> Account:
+def account(t: Trajectory, ticket: Ticket, asked: Prepared) -> Account:
     """What a trajectory has taken so far."""
     record = t.record()
     own = [call.account for call in t.calls]
-    first = next((call for call in own if call.prompt_tokens), None)
+    answerers = [call for call in own if call.engine == asked.question.roles[0] and call.prompt_tokens]
+    first = min(answerers, key=lambda call: call.start_s, default=None)
     seconds = {role: sum(call.seconds for call in own if call.engine == role) for role in ("base", "small")}
     return Account(
-        prompt_tokens=prompt_tokens,
-        cached_tokens=min(first.cached_tokens, prompt_tokens) if first else 0,
+        prompt_tokens=asked.prompt_tokens,
+        cached_tokens=min(first.cached_tokens, asked.prompt_tokens) if first else 0,
         thinking_tokens=t.tokens_kept,
         answer_tokens=record["answer_tokens"],
         tokens_base=record["tokens_base"],

@@ -17,8 +17,8 @@ class Watch:
     New questions do not wait for one that has been away for longer than `patience_s`.
     """
 
-    def __init__(self, engines: dict[Author, Engine], patience_s: float = PATIENCE_S) -> None:
-        self._engines, self._patience_s = engines, patience_s
+    def __init__(self, engines: dict[Author, Engine], patience_s: float | None = None) -> None:
+        self._engines, self._patience_s = engines, PATIENCE_S if patience_s is None else patience_s
         self._down_since: dict[Author, float] = {}
         self._over = threading.Event()
         for role in engines:

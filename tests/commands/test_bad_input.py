@@ -291,6 +291,7 @@ DATA = {
     "rows: answer is a list": data('{"problem": "x", "answer": [4]}\n', "rows.jsonl:1", "answer = [4]"),
     "rows: answer is a truth": data('{"problem": "x", "answer": true}\n', "rows.jsonl:1", "answer = True"),
     "rows: problem is a number": data('{"problem": 1.5, "answer": 1}\n', "rows.jsonl:1", "problem = 1.5"),
+    "rows: half of a surrogate pair": data('{"problem": "\\ud800", "answer": 1}\n', "rows.jsonl:1", "is no text"),
     "rows: no choice": data(
         '{"problem": "x", "answer": "4"}\n',
         "'bad' (the bench's wrong choice)",
@@ -378,12 +379,14 @@ RESUMED = {
     "resume: config lacks a setting": resumed(
         run(config={"settings": {"method": "base"}}), "config.json", "settings.bench"
     ),
-    "resume: other method": resumed(run(settings={"method": "base"}), "method base", more="--method specreason"),
-    "resume: other settings": resumed(run(settings={"seed": 5}), "seed: 5 then, 0 now", more="--method specreason"),
+    "resume: other method": resumed(
+        run(settings={"method": "base"}), "method: base then, specreason now", more="--method specreason"
+    ),
+    "resume: other settings": resumed(run(settings={"seed": 5}), "seed: 5 then, 0 now", more="--seed 0"),
     "resume: at a measured concurrency": resumed(
         with_file("config.json", "[]"), "config.json", more="--concurrency auto"
     ),
-    "resume: one of several": resumed(several(a=run()), "holds a run", more="--method specreason"),
+    "resume: one of several": resumed(several(a=run()), "bench: 'math500' then"),
 }
 REPORTS = {
     "report: no run": wrong("report", "", "RUN"),
@@ -455,7 +458,7 @@ REPORTS = {
         },
     ),
     "report: other conditions": wrong(
-        "report", "a b", "concurrency differ", "--force", files={"a": run(), "b": run(settings={"concurrency": 8})}
+        "report", "a b", "concurrency: 1 | 8", "--force", files={"a": run(), "b": run(settings={"concurrency": 8})}
     ),
     "report: risk 0": reported(run(), "--risk", more="--calibrate --risk 0"),
     "report: risk 100": reported(run(), "--risk", more="--calibrate --risk 100"),
@@ -507,7 +510,7 @@ PLOTS = (
     }
     | {
         f"pareto: -o {out!r}": wrong("pareto", f"run -o '{out}'", "-o", files={"run": run(), "f": "x"})
-        for out in ("x.pdf", "threshold-0.6", "", ".", "..", "no/x.svg", "f/x.svg", "/proc/x", "x" * 300)
+        for out in ("x.gif", "threshold-0.6", "", ".", "..", "no/x.svg", "f/x.svg", "/proc/x", "x" * 300)
     }
     | {
         f"pareto: published {name}": wrong(

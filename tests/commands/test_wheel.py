@@ -84,6 +84,15 @@ def test_each_command_has_help(python: Path, empty: Path, name: str) -> None:
     assert command(python, name, "--help", cwd=empty).startswith("Usage: ")
 
 
+def test_the_console_script_has_them_all(python: Path, empty: Path, tmp_path: Path) -> None:
+    script = python.with_name("specreason")
+    assert "specreason eval --bench demo" in ran(script, cwd=empty)
+    spec = run_folder(tmp_path / "run", answers(True, True, False, False))
+    assert "specreason report --show" in ran(script, "report", spec, cwd=empty)
+    ran(script, "plot", "pareto", spec, "-o", tmp_path / "p.pdf", cwd=empty)
+    assert (tmp_path / "p.pdf").exists()
+
+
 def test_what_ships_is_listed(python: Path, empty: Path) -> None:
     shown = command(python, "eval", "--list", cwd=empty)
     for folder, kind in (("benches", "toml"), ("pairs", "toml"), ("presets", "toml"), ("sweeps", "toml")):

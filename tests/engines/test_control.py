@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -32,8 +33,10 @@ class Sender:
 
 def test_each_request_under_way_is_aborted_by_its_name_until_it_is_over() -> None:
     control, base, small = Control(), Sender(), Sender()
-    with pytest.raises(Cancelled), control.sending(base, "a"):
-        with pytest.raises(Cancelled), control.sending(small, "b"):
+    with ExitStack() as stack:
+        stack.enter_context(pytest.raises(Cancelled))
+        stack.enter_context(control.sending(base, "a"))
+        with suppress(Cancelled), control.sending(small, "b"):
             control.cancel("enough")
             (rid, over), *_ = small.aborted
             assert rid == "b"
@@ -57,9 +60,14 @@ def test_what_is_over_is_not_aborted_and_nothing_begins_after() -> None:
 
 def test_whatever_ends_a_request_that_is_not_wanted_it_is_cancelled() -> None:
     control, sender = Control(), Sender()
-    with pytest.raises(Cancelled), control.sending(sender, "a"):
-        control.cancel("enough")
-        raise RequestError("the connection broke off")
+
+    def fails() -> None:
+        with control.sending(sender, "a"):
+            control.cancel("enough")
+            raise RequestError("the connection broke off")
+
+    with pytest.raises(Cancelled):
+        fails()
     with pytest.raises(RequestError, match="broke off"), Control().sending(sender, "b"):
         raise RequestError("the connection broke off")
 

@@ -165,7 +165,7 @@ def test_the_keys_of_a_record_are_these(served: list[EngineSpec], tmp_path: Path
     record = json.loads(file.read_text().splitlines()[0])
     assert list(record) == [
         *("problem_id", "sample", "sampling_seed", "stop_reason", "truncated", "answer_text", *COUNTS.split()),
-        *("steps", "requests", "method", "start_s", "latency_s", "correct", "answer", "gold", "grader"),
+        *("steps", "requests", "method", "start_s", "latency_s", "problem", "correct", "answer", "gold", "grader"),
     ]
     account = ["kind", "prompt_tokens", "cached_tokens", "completion_tokens", "start_s", "seconds", "engine_seconds"]
     assert {tuple(request) for request in record["requests"]} == {("purpose", "engine", *account)}

@@ -69,7 +69,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, load: Any) -> None:
 def test_rows_of_the_hub_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"unique_id": "a", "problem": "x", "answer": "1"}
     hub(monkeypatch, lambda *args, **kwargs: [row])
-    with pytest.raises(UsageError, match="1 rows, 500 were expected"):
+    with pytest.raises(UsageError, match="1 row, 500 were expected"):
         load_rows(load_bench("math500"))
 
 
@@ -144,7 +144,7 @@ configs:
     hub = fake_hub({"opencompass/AIME2025": files})
     done = described("aime25", hub, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "30 of 30, from hub opencompass/AIME2025 at a6ad95f611d72cf628a80b58bd0432ef6638f958" in done.stdout
+    assert "30 of 30 problems, from hub opencompass/AIME2025 at a6ad95f611d72cf628a80b58bd0432ef6638f958" in done.stdout
     assert "first 0" in done.stdout
     assert any("/resolve/a6ad95f611d72cf628a80b58bd0432ef6638f958/" in path for path in hub.asked)
 
@@ -263,6 +263,7 @@ SETS: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "the choice's own text": (AS_MMLU, MMLU | {"choices": ["yes", "no"], "answer": "no"}, "B", "A. yes\nB. no"),
     "with letters": (AS_MMLU, MMLU | {"choices": ["A)21", "B) 22"], "answer": "(b)"}, "B", "A. 21\nB. 22"),
     "an index as text": (AS_MMLU, MMLU | {"choices": ["yes", "no"], "answer": "0"}, "A", "A. yes\nB. no"),
+    "an index of a spreadsheet": (AS_MMLU, MMLU | {"answer": 1.0}, "B", "A. 0\nB. 4\nC. 2\nD. 6"),
     "zeros and a one": (AS_MMLU, MMLU | {"choices": ["p", "q", "r"], "answer": [0, 0, 1]}, "C", "A. p\nB. q\nC. r"),
     "a column each": (
         'problem = "question"\nchoices = ["A", "B"]\n',
@@ -296,6 +297,13 @@ def test_an_index_may_be_counted_from_one(tmp_path: Path) -> None:
         ({"answer": "E"}, "names none"),
         ({"answer": True}, "names none"),
         ({"answer": [1, 1, 0, 0]}, "names none"),
+        ({"answer": [[1], 0, 0, 0]}, "names none"),
+        ({"answer": {"a": 1}}, "names none"),
+        ({"answer": "\ud800"}, "names none"),
+        ({"choices": ["\ud800", "a"]}, "is no text"),
+        ({"choices": {"text": 5}}, "choices = 5: wants a list"),
+        ({"choices": [["a"], ["b"]]}, r"choices\[0\] = "),
+        ({"choices": {}}, "not 0"),
         ({"answer": None}, "no 'answer' \\(the bench's answer\\)"),
         ({"choices": ["0", "2", "1"], "answer": "1"}, "may mean B \\(2\\) and C \\(1\\)"),
         ({"choices": ["one"]}, "wants 2 to 10 choices, not 1"),

@@ -141,6 +141,9 @@ def test_what_a_card_can_compute_follows_from_its_name_where_nvml_does_not_tell(
         ("1xMIG 1g.10gb", 1, 9.25),
         ("1xH800", 1, 81559 / 1024),
         ("1xL20", 1, 46068 / 1024),
+        ("4090x2", 2, 24564 / 1024),
+        ("4090 x 2", 2, 24564 / 1024),
+        ("1x RTX 3090 Ti", 1, 24.0),
     ],
 )
 def test_words_for_cards(spec: str, count: int, memory_gb: float) -> None:
@@ -158,6 +161,8 @@ def test_words_for_cards(spec: str, count: int, memory_gb: float) -> None:
         ("1xH100-banana", "BANANA is not understood"),
         ("65xH100", "1 to 64 cards"),
         ("0xH100", "1 to 64 cards"),
+        ("1xH100:2", "such cards have 80 GB, and not 2"),
+        ("1xA100-400", "40 or 80 GB, and not 400"),
         ("80", "wants COUNTxGB"),
         ("", "wants COUNTxGB"),
         ("x", "wants COUNTxGB"),

@@ -17,7 +17,7 @@ from fake_engine import FakeEngine, Payload, digits
 from run_folders import answers, drafted, run_folder
 from scripted import OTHER, TagTokenizer
 
-from sgl_specreason import report
+from sgl_specreason import eval, report
 from sgl_specreason.engines import endpoint, startup
 from sgl_specreason.engines.transport import Asked, Transport
 from sgl_specreason.errors import RequestError, UsageError
@@ -29,6 +29,7 @@ from sgl_specreason.replays.endpoint import ReplayEndpoint
 from sgl_specreason.replays.session import ReplayPlan, ReplaySession
 from sgl_specreason.replays.trace import TracedProblem
 from sgl_specreason.replays.trajectory import Replayed
+from sgl_specreason.results.records import begun_runs
 from sgl_specreason.results.schema import ReplaySummary
 from sgl_specreason.results.summary import load_runs
 from sgl_specreason.text import chat
@@ -302,7 +303,7 @@ def test_the_table_is_marked_as_a_replay_and_has_a_row_for_each_point(
     assert [line.split("  ")[0] for line in lines[3:7]] == [
         "base", "small", "specreason acceptance=0.25", "specreason acceptance=0.75",
     ]  # fmt: skip
-    assert "speed-up (95 %)" in lines[2]
+    assert "speed-up" in lines[2]
     (top,) = tmp_path.iterdir()
     runs = load_runs(top)
     for run in runs:
@@ -313,6 +314,33 @@ def test_the_table_is_marked_as_a_replay_and_has_a_row_for_each_point(
     drafts = runs[2].summary.drafts
     assert [run.summary.accepted_steps for run in runs[2:]] == [round(0.25 * drafts), round(0.75 * drafts)]
     assert json.loads((runs[2].path / "summary.json").read_text())["throughput_tokens_per_s"] > 0
+
+
+@pytest.mark.parametrize("share", ["0.5", "0.2,0.8"])
+def test_a_replay_goes_on_from_its_folder_alone(
+    attached: Callable[..., Result], tmp_path: Path, share: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 18: also one of another run's trace, from anywhere; eval sends it to its own command."""
+    monkeypatch.chdir(tmp_path)
+    assert attached(*SHORT, "--acceptance", share, "--out", "first").exit_code == 0
+    (first,) = Path("first").iterdir()
+    source = next(iter(begun_runs(first))) if share == "0.5" else [*begun_runs(first)][-1]
+    assert attached(source, "--acceptance", share, "--method", "specreason", "--out", "second").exit_code == 0
+    (second,) = Path("second").iterdir()
+    for top in (first.absolute(), second.absolute()):
+        before = {path: sorted(Path(path / "trajectories.jsonl").read_text().splitlines()) for path in begun_runs(top)}
+        for path in before:
+            file = path / "trajectories.jsonl"
+            file.write_text(file.read_text().splitlines(keepends=True)[0])
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        done = CliRunner().invoke(main, ["--resume", str(top)], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        counts = [len((path / "trajectories.jsonl").read_text().splitlines()) for path in before]
+        assert counts == [len(lines) for lines in before.values()]
+        refused = CliRunner().invoke(eval.main, ["--resume", str(top)], catch_exceptions=False)
+        assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1)
+        assert f"was begun by replay: specreason replay --resume {top}" in refused.stderr
 
 
 def test_a_replay_can_be_resumed_and_replayed_and_shown(attached: Callable[..., Result], tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from sgl_specreason.results.page.build import page
-from sgl_specreason.results.page.trajectories import fitted, packed, told
-from sgl_specreason.results.records import record_of
+from sgl_specreason.results.page.trajectories import _cut, fitted, packed, told
+from sgl_specreason.results.records import record_of, trajectories
 from sgl_specreason.results.summary import load_runs
 
 Record = dict[str, Any]
@@ -94,6 +94,15 @@ def test_the_page_is_one_file_with_table_figures_and_problems(tmp_path: Path) ->
     ]
     assert [state for _, _, state, *_ in tries["p4"]] == ["failed"]
     assert opened(content["texts"][tries["p0"][1][-1]])["steps"][1]["draft"]["text"] == "Its draft."
+
+
+def test_a_question_that_is_too_long_for_the_page_is_cut_in_the_middle(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", [record(1, correct=True) | {"problem": f"Begin. {'word ' * 100} End."}])
+    (told_of,) = (told(each) for each in trajectories(run))
+    short = _cut(told_of, 100)["question"]
+    assert short.startswith("Begin. word")
+    assert short.endswith("word  End.")
+    assert "characters left out" in short
 
 
 def test_the_page_changes_nothing_in_the_run_folders(tmp_path: Path) -> None:
@@ -322,6 +331,18 @@ def test_a_failed_and_a_withheld_trajectory_say_so(look: Callable[..., webdriver
     assert "! failed: the engine <b>died</b>" in chrome.find_element(By.ID, "trajectory").text
     chrome = look(tmp_path / "runs", "#1")
     assert "[withheld]" in chrome.find_element(By.CSS_SELECTOR, ".step").text
+
+
+def test_the_question_stands_above_the_steps(look: Callable[..., webdriver.Chrome], tmp_path: Path) -> None:
+    """Issue 18: it was nowhere. Its formulas are set as those of steps; older folders have none."""
+    asked = record(1, correct=True, steps=steps("So.")) | {"problem": "What is $x^2$?", "choices": "A. <b>4</b>"}
+    chrome = look(run_folder(tmp_path / "runs", [record(0, correct=True), asked]), "#1")
+    question = chrome.find_element(By.CSS_SELECTOR, ".question")
+    until(chrome, "return document.querySelector('.question math')")
+    assert question.text.startswith("What is")
+    assert question.text.endswith("A. <b>4</b>")
+    assert question.location["y"] < chrome.find_element(By.CSS_SELECTOR, ".steps").location["y"]
+    assert not look(tmp_path / "runs", "#0").find_elements(By.CSS_SELECTOR, ".question")
 
 
 def test_a_hostile_trajectory_does_nothing(look: Callable[..., webdriver.Chrome], tmp_path: Path) -> None:

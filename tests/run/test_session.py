@@ -11,6 +11,7 @@ from unittest.mock import Mock
 import pytest
 from click.testing import CliRunner, Result
 from fake_engine import CharTokenizer, FakeEngine, Payload, Raw, digits
+from user_files import BENCH
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.eval import main
@@ -192,20 +193,44 @@ def test_a_run_reads_its_file_once_when_it_goes_on_and_never_at_its_end(
     pair: tuple[FakeEngine, FakeEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Issue 15: a resume made three passes over its file and the end of a run three more."""
-    opened = Mock(wraps=records._opened)
-    monkeypatch.setattr(records, "_opened", opened)
+    opened = Mock(wraps=records.opened)
+    monkeypatch.setattr(records, "opened", opened)
     assert run(pair, tmp_path, "--limit", "3").exit_code == 0
     assert opened.call_count == 0
     folder = only(tmp_path)
     summary, file = (folder / records.SUMMARY).read_text(), folder / records.TRAJECTORIES
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:2]))
+    (folder / records.SUMMARY).unlink()  # as SIGKILL leaves it
     assert run(pair, tmp_path, "--limit", "3", "--resume", str(folder)).exit_code == 0
     assert opened.call_count == 1
     kept = (folder / records.SUMMARY).read_text()
     written(folder)
     assert kept == (folder / records.SUMMARY).read_text()
     assert json.loads(kept)["trajectories"] == json.loads(summary)["trajectories"] == 3
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_a_record_holds_the_question_but_never_that_of_a_private_bench(
+    pair: tuple[FakeEngine, FakeEngine], tmp_path: Path, private: bool
+) -> None:
+    """Issue 18. A failed trajectory's record, too."""
+    bench, rows = tmp_path / "mine.toml", tmp_path / "rows.jsonl"
+    bench.write_text(
+        f"{BENCH}private = {str(private).lower()}\n".replace("math", "choice") + '[fields]\nwrong = ["w"]\n'
+    )
+    asked = [{"id": f"q{n}", "problem": f"{n}+{n}?", "answer": str(2 * n), "w": "5"} for n in (2, 3)]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in asked))
+    sound, once = pair[1].script, iter([Raw(400, b"odd weather")] * 2)
+    pair[1].script = lambda prompt, payload: next(once, None) or sound(prompt, payload)
+    out = tmp_path / "runs"
+    run(pair, out, "--bench", str(bench), "--data", str(rows))
+    lines = (only(out) / records.TRAJECTORIES).read_text().splitlines()
+    found = [(json.loads(line).get("problem"), "choices" in json.loads(line)) for line in lines]
+    assert sorted(found, key=str) == ([(None, False)] * 2 if private else [("2+2?", True), ("3+3?", True)])
+    assert any("error" in json.loads(line) for line in lines)
+    everything = "".join(path.read_text() for path in only(out).rglob("*") if path.is_file())
+    assert ("3+3?" in everything) is not private
 
 
 def test_a_failure_while_concurrency_is_measured_ends_no_run(

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -537,7 +538,7 @@ def test_a_server_that_ends_takes_no_more_and_ends_what_is_under_way_with_a_word
             thread.join(10)
         assert sorted(response.status_code for response in found) == [200, 503]
         streamed = next(response for response in found if response.status_code == 200)
-        *chunks, error = chunks_of(streamed.text)
+        *_, error = chunks_of(streamed.text)
         assert error["error"]["code"] == "draining"
         assert running.settles()
 
@@ -574,8 +575,7 @@ def test_what_is_being_prepared_when_the_server_ends_does_not_begin(monkeypatch:
 def test_engines_that_are_away_are_said_and_the_process_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     """And when they are back, all is well without a restart."""
     monkeypatch.setattr("sgl_specreason.server.watch.EVERY_S", 0.05)
-    monkeypatch.setattr("sgl_specreason.server.watch.PATIENCE_S", 0.3)
-    with scripted_server(patience_s=0.3) as running:
+    with scripted_server(patience_s=0.3, settings={"away_s": 0.3}) as running:
         assert running.get("/ready").status_code == 200
         up = True
 
@@ -606,37 +606,44 @@ def test_an_engine_that_dies_before_anything_is_written_is_unavailable(role: Any
         assert running.house.desk.wait_empty(5)
 
 
-def test_a_slow_reader_is_cut_off_and_its_place_is_free() -> None:
-    """As ASGI has it: a send that does not return."""
-    import asyncio
+def test_choices_that_find_one_place_only_come_one_after_the_other() -> None:
+    with scripted_server(places=1) as running:
+        chunks = running.stream(n=3)
+        for index in range(3):
+            assert joined(chunks, "content", index) == "The answer is 3."
+        assert len(running.ask(n=3)["choices"]) == 3
+        assert running.post(n=16).status_code == 200
 
-    with scripted_server(settings={"write_timeout_s": 0.3}) as running:
 
-        async def ask() -> None:
-            body = json.dumps({"messages": QUESTION, "stream": True}).encode()
-            messages = [{"type": "http.request", "body": body, "more_body": False}]
+def test_many_streams_at_once_are_all_right_and_no_more_than_the_places() -> None:
+    """First come, first served: each begins in the order of its arrival."""
+    with scripted_server(places=4) as running:
+        most = [0]
+        script = running.engines["base"].script
 
-            async def receive() -> Json:
-                if messages:
-                    return messages.pop()
-                await asyncio.sleep(60)
-                raise AssertionError
+        def watched(prompt: str, payload: Any) -> Any:
+            most[0] = max(most[0], running.house.desk.running)
+            return script(prompt, payload)
 
-            async def send(message: Any) -> None:
-                if message["type"] == "http.response.body":
-                    await asyncio.sleep(60)
-
-            scope = {
-                "type": "http", "method": "POST", "path": "/v1/chat/completions", "raw_path": b"", "query_string": b"",
-                "headers": [(b"host", b"localhost")], "http_version": "1.1", "scheme": "http", "root_path": "",
-                "server": ("localhost", 80), "client": ("localhost", 1),
-            }  # fmt: skip
-            await running.api.app(scope, receive, send)
-
-        begin = time.monotonic()
-        asyncio.run(ask())
-        assert time.monotonic() - begin < 5
+        running.engines["base"].script = watched
+        with ThreadPoolExecutor(32) as pool:
+            found = list(pool.map(lambda number: running.stream(model=("specreason", "base")[number % 2]), range(64)))
+        assert {joined(chunks, "content") for chunks in found} == {"The answer is 3."}
+        assert {joined(chunks, "reasoning_content") for chunks in found} == {STORY.thought, "I.\n\nTwo.\n\nIII."}
+        assert most[0] <= 4
         assert running.settles()
+
+
+def test_cached_tokens_are_those_of_the_prompt_that_is_counted() -> None:
+    """Base's, of its first request, which holds a step too; small may have another tokenizer."""
+    with scripted_server() as running:
+        running.engines["small"].cached, running.engines["base"].cached = 7, 21
+        usage = running.ask()["usage"]
+        assert usage["prompt_tokens_details"]["cached_tokens"] == 21
+        running.engines["base"].cached = 10**6
+        usage = running.ask()["usage"]
+        assert usage["prompt_tokens_details"]["cached_tokens"] == usage["prompt_tokens"]
+        assert running.ask(model="small")["usage"]["prompt_tokens_details"]["cached_tokens"] == 7
 
 
 def test_an_instruction_is_put_after_the_last_question() -> None:
@@ -683,7 +690,8 @@ def test_a_connection_is_kept_over_errors_and_replies(running: Running) -> None:
     connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=10)
     try:
         sockets = []
-        for body in (b"{", json.dumps({"messages": QUESTION}).encode(), b'{"model": "no"}', json.dumps({"messages": QUESTION, "stream": True}).encode()):  # fmt: skip
+        good = {"messages": QUESTION}
+        for body in (b"{", json.dumps(good), b'{"model": "no"}', json.dumps(good | {"stream": True})):
             connection.request("POST", "/v1/chat/completions", body)
             connection.getresponse().read()
             sockets.append(connection.sock)

@@ -207,7 +207,12 @@ def test_one_too_many_is_refused() -> None:
     with scripted_engines() as engines, scripted_house(engines, places=1, queue=0) as house:
         engines["small"].script = lambda prompt, payload: Held("x")
         first = house.stream(QUESTION)
-        waiting = threading.Thread(target=lambda: pytest.raises(EngineError, next, first))
+
+        def wait() -> None:
+            with pytest.raises(EngineError):
+                next(first)
+
+        waiting = threading.Thread(target=wait)
         waiting.start()
         assert until(lambda: engines["small"].running)
         with pytest.raises(Refusal, match="Too many requests"):

@@ -1,6 +1,7 @@
 """Whatever ends a request before its time, nothing of it goes on: not at the engines, not at the desk. Scripted engines."""
 
 import asyncio
+import itertools
 import json
 import socket
 import threading
@@ -13,7 +14,20 @@ import httpx
 import pytest
 import uvicorn
 from fake_engine import FakeEngine, Held, Payload, Raw
-from served import OPENED, QUESTION, ROLES, Json, Running, Story, chunks_of, joined, scripted_house, serving, until
+from served import (
+    OPENED,
+    QUESTION,
+    ROLES,
+    Json,
+    Running,
+    Story,
+    chunks_of,
+    joined,
+    scripted_house,
+    scripted_server,
+    serving,
+    until,
+)
 
 from sgl_specreason.errors import EngineGone
 from sgl_specreason.method import program
@@ -21,6 +35,8 @@ from sgl_specreason.server import call
 from sgl_specreason.server.answering import Patience
 from sgl_specreason.server.connection import cut_after
 from sgl_specreason.server.guard import Receive, Scope, Send
+from sgl_specreason.server.refusal import draining
+from sgl_specreason.server.talk import Prepared, Question
 from sgl_specreason.text.steps import Author
 
 Purpose = Literal["draft", "judge", "write", "answer", "nothing", "everything"]
@@ -177,6 +193,25 @@ def test_an_engine_that_does_not_hear_loses_the_connection(stream: bool, monkeyp
         assert held.held[0] in running.engines["base"].aborts
 
 
+def test_a_request_that_connects_after_that_loses_its_connection_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was broken off once, and went on for as long as its engine pleased."""
+    monkeypatch.setattr(call, "BREAK_OFF_S", 0.2)
+    with holding("write", deaf=True) as (running, held):
+        base = running.house.pair.endpoints["base"]
+        break_off, times = base.break_off, []
+
+        def second(thread: int) -> None:
+            times.append(thread)
+            if len(times) > 1:
+                break_off(thread)
+
+        monkeypatch.setattr(base, "break_off", second)
+        connection = asked(running)
+        assert until(lambda: held.held)
+        leave(connection, "closed")
+        assert until(lambda: not running.house.desk.running, 3)
+
+
 @pytest.mark.parametrize("purpose", ["draft", "write"])
 def test_a_deadline_is_a_status_as_long_as_nothing_is_sent(purpose: Purpose) -> None:
     """And then an event of the stream, followed by its end."""
@@ -253,8 +288,6 @@ def test_an_engine_that_is_gone_is_said_so() -> None:
 
 def test_a_server_that_ends_tells_everybody() -> None:
     """Running ones and waiting ones: the reason, as an event of the stream or as a status."""
-    from sgl_specreason.server.refusal import draining
-
     with holding("write", places=1) as (running, held):
         replies: list[httpx.Response] = []
         streams = [threading.Thread(target=lambda: replies.append(running.post(stream=True))) for _ in range(2)]
@@ -272,6 +305,47 @@ def test_a_server_that_ends_tells_everybody() -> None:
         assert sorted(reply.status_code for reply in replies) == [200, 503]
         assert any(text.endswith("data: [DONE]\n\n") for text in texts)
         assert running.settles(SOON_S)
+
+
+def test_one_whose_prompt_is_still_being_made_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It began after everything had been ended, and its client was cut off."""
+    with holding("write") as (running, _):
+        coming, going = threading.Event(), threading.Event()
+        prepare = running.house.prepare
+
+        def slow(question: Question) -> Prepared:
+            coming.set()
+            going.wait(10)
+            return prepare(question)
+
+        monkeypatch.setattr(running.house, "prepare", slow)
+        replies: list[httpx.Response] = []
+        asking = threading.Thread(target=lambda: replies.append(running.post(stream=True)))
+        asking.start()
+        assert coming.wait(10)
+        running.api.end_all(draining(5))
+        going.set()
+        asking.join()
+        assert (replies[0].status_code, replies[0].json()["error"]["code"]) == (503, "draining")
+        assert running.engines["small"].requests == []
+
+
+@pytest.mark.parametrize("fields", [{"include_reasoning": False}, {"stream_reasoning": False}], ids=str)
+def test_a_stream_that_shows_no_thought_is_not_silent_meanwhile(fields: Json) -> None:
+    """Steps came, nothing was to be sent of them, and no keep-alive was either: proxies cut such streams."""
+    steps = tuple(f"{number}.\n\n" for number in range(20))
+    story = Story(small=(*steps, "End.</think>"), base=(*steps, "End.</think>"))
+    with scripted_server(story, settings={"keep_alive_s": 0.2}) as running:
+        for engine in running.engines.values():
+            script = engine.script
+            engine.script = lambda prompt, payload, script=script: (time.sleep(0.03), script(prompt, payload))[1]  # type: ignore[misc]
+        seconds, times = time.monotonic(), []
+        asked = {"messages": QUESTION, "stream": True, **fields}
+        with running.client() as client, client.stream("POST", "/v1/chat/completions", json=asked) as reply:
+            for _ in reply.iter_raw():
+                times.append(time.monotonic() - seconds)
+        assert times[-1] > 0.8
+        assert max(later - sooner for sooner, later in itertools.pairwise([0.0, *times])) < 0.7
 
 
 def test_a_client_that_does_not_read_is_cut_off() -> None:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -78,7 +79,7 @@ def test_what_comes_first_is_worked_on_first() -> None:
             desk.finish(ticket)
         assert until(lambda: desk.desk.wait_empty(0))
         assert desk.begun == tickets
-        assert all(earlier.queued_s <= later.queued_s for earlier, later in zip(tickets, tickets[1:], strict=False))
+        assert all(earlier.queued_s <= later.queued_s for earlier, later in pairwise(tickets))
 
 
 def test_no_more_run_at_once_than_there_are_places() -> None:

@@ -50,7 +50,9 @@ try:
         drain_s=drain, write_timeout_s=10,
     ).run()
 except SpecReasonError as error:
+    around.__exit__(None, None, None)
     fail(str(error), 1)
+around.__exit__(None, None, None)
 """
 STARTING = """
 import sys

@@ -1,7 +1,7 @@
 """A recorded stream shows the same texts in Continue and Open WebUI as the reply that is not streamed, however it is cut.
 
 `streams/NAME.sse` are the bytes of the server on the bundled pair, `streams/NAME.json` the same request's whole reply. They
-were taken with `--keep-alive 0.02`, so that chunks without text stand between the others.
+were taken with `--keep-alive 0.02`, so that chunks without text stand between the others; of each row of these two are kept.
 """
 
 import itertools

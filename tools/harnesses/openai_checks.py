@@ -98,6 +98,7 @@ def same(client: OpenAI, row: dict[str, Any], checks: Checks) -> bool:
     for chunk in chunks:
         totals += [chunk.usage] if chunk.usage else []
         for choice in chunk.choices:
+            checks.that("every delta has the thought's attribute", hasattr(choice.delta, "reasoning_content"), choice)
             found = {name: getattr(choice.delta, name, None) for name in pieces}
             checks.that("never both texts in one delta", not all(found.values()), found)
             checks.that("nothing follows the end", not (ended and any(found.values())), found)

@@ -4,14 +4,12 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sgl_specreason.errors import UsageError
+from sgl_specreason.paths import plots
 from sgl_specreason.results.calibrate import judged_drafts
 from sgl_specreason.results.summary import Run, knobs, outcomes
-
-_PACKAGE = Path(__file__).parent.parent.parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,18 +21,9 @@ class Drawn:
     reason: str = ""
 
 
-def plots_folder() -> Path:
-    """The checkout's `plots/`, or the packaged copy."""
-    places = (_PACKAGE.parent / "plots", _PACKAGE / "data" / "plots")
-    return next(path for path in places if (path / "pareto.py").exists())
-
-
 def drawn(runs: Sequence[Run]) -> list[Drawn]:
-    """The figures of these runs, by the functions of the checkout's `plots/` or of the packaged copy.
-
-    Never by those of the working directory: a folder that only holds runs must not bring code along.
-    """
-    folder = plots_folder()
+    """The figures of these runs, by the functions in `plots/`."""
+    folder = plots()
     sys.path.insert(0, str(folder))
     try:
         for run in runs:

@@ -203,6 +203,12 @@ function verdict(one, content) {
   return el("p", {}, state, ": ", ...answer, ", gold ", value(content.gold ?? "unknown"), ...more);
 }
 
+// What was asked. Older folders do not hold it.
+function question(content) {
+  if (content.question === undefined && content.texts !== "withheld") return "";
+  return el("section", { class: "question", "aria-label": "Question" }, prose(content.question ?? "", content));
+}
+
 function facts(one, content) {
   const steps = content.steps, by = (name) => steps.filter((each) => each.by === name).length;
   const words = [`${counted(steps.length, "step")}: ${by("small")} by small, ${by("base")} by base`];
@@ -242,9 +248,9 @@ async function show() {
   if (current !== one) return; // another was asked for meanwhile
   const about = data.runs[one.run];
   const title = el("h3", { tabindex: "-1" }, `${one.problem.id}, ${one.name}`);
-  const parts = [moves(one), el("div", { class: "problem-head" }, title, verdict(one, content), facts(one, content))];
+  const parts = [moves(one), el("div", { class: "problem-head" }, title, question(content), verdict(one, content), facts(one, content))];
   if (content.shortened) {
-    const command = `python -m sgl_specreason.report --show ${about.folder} ${one.problem.id}:${one.sample}`;
+    const command = `specreason report --show ${about.folder} ${one.problem.id}:${one.sample}`;
     parts.push(el("p", { class: "facts" }, "To keep this file small, the middle of the thought is left out; it is whole in ", el("code", {}, command)));
   }
   parts.push(...timeline(content.requests), el("h3", {}, "Steps"));

@@ -3,7 +3,7 @@
 import html
 from collections.abc import Iterator
 
-from sgl_specreason.results.table import Table
+from sgl_specreason.results.layout import Table
 
 
 def table_html(table: Table, *, skip: int = 0) -> Iterator[str]:

@@ -14,7 +14,17 @@ from sgl_specreason.results.lines import Draft, Record, Said, Step
 Told = dict[str, Any]
 ENGINES = ("base", "small")
 GRAIN = 200
-ENDS = ("answer", "gold", "answer_text", "stop_reason", "error", "texts", "thinking_tokens", "tokens_discarded")
+ENDS = (
+    "question",
+    "answer",
+    "gold",
+    "answer_text",
+    "stop_reason",
+    "error",
+    "texts",
+    "thinking_tokens",
+    "tokens_discarded",
+)
 SAID = ("score", "digits", "p_yes", "label_mass", "logprob_mean", "logprob_min", "confidence")
 
 
@@ -100,7 +110,8 @@ def _texts(record: Told) -> list[tuple[Told, str]]:
         if holder is not None
     ]
     ends = [(record, key) for key in ("answer_text", "answer", "error") if isinstance(record.get(key), str)]
-    return [*((holder, "text") for holder in steps), *ends]
+    asked = [(record, "question")] if "question" in record else []
+    return [*asked, *((holder, "text") for holder in steps), *ends]
 
 
 def _cut(record: Told, length: int) -> Told:
