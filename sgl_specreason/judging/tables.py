@@ -89,11 +89,11 @@ def cost_table(found: Measured, numbers: Mapping[str, Any]) -> Table:
     """A row for each judge: its digits, label mass, and what a judgement costs."""
     rows = [["judge", "digits used", "entropy", "each", "label mass", "ms", "new", "cached"]]
     for name, row in numbers["judges"].items():
-        used = [f"{digit}: {100 * share:.0f}" for digit, share in enumerate(row["digits"]) if share >= 0.01]
+        used = [f"{digit}:{100 * share:.0f}" for digit, share in enumerate(row["digits"]) if share >= 0.01]
         rows.append(
             [
                 name,
-                ", ".join(used) or "-",
+                " ".join(used) or "-",
                 _number(row["digits_entropy_bits"], ".2f"),
                 _number(row["answer_entropy_bits"], ".2f"),
                 _number(row["label_mass_mean"], ".3f"),
@@ -103,8 +103,9 @@ def cost_table(found: Measured, numbers: Mapping[str, Any]) -> Table:
             ]
         )
     notes = [
-        f"Cached share of all prompt tokens: {_percent(numbers['cached_share'])} %. Digits used: % of the likeliest digits; their "
-        "entropy, and that of each answer, in bits. New and cached tokens of a judgement. Costs are means over the steps that a judge was asked about first: whoever is first has the step computed."
+        f"Cached share of all prompt tokens: {_percent(numbers['cached_share'])} %. Digits used: % of the likeliest digits; "
+        "their entropy, and that of each answer, in bits. New and cached: tokens of a judgement. Costs are means over the steps "
+        "that a judge was asked about first: whoever is first has the step computed."
     ]
     low = [name for name, row in numbers["judges"].items() if row["label_mass_mean"] < 0.5]
     notes += [
