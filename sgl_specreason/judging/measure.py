@@ -126,7 +126,7 @@ def _naming_the_folder(top: Path, interruption: Interruption) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A measurement with its engines up. `namespace` is a part of the engines' caches for itself."""
+    """A measurement with its engines up."""
 
     measurement: Measurement
     chats: Chats

@@ -104,8 +104,8 @@ def cost_table(found: Measured, numbers: Mapping[str, Any]) -> Table:
         )
     notes = [
         f"Cached share of all prompt tokens: {_percent(numbers['cached_share'])} %. Digits used: % of the likeliest digits; "
-        "their entropy, and that of each answer, in bits. New and cached: tokens of a judgement. Costs are means over the steps "
-        "that a judge was asked about first: whoever is first has the step computed."
+        "their entropy, and that of each answer, in bits. New and cached: tokens of a judgement. Costs (ms: the median) are of "
+        "the steps that a judge was asked about first: whoever is first has the step computed."
     ]
     low = [name for name, row in numbers["judges"].items() if row["label_mass_mean"] < 0.5]
     notes += [
