@@ -20,7 +20,7 @@ COMMANDS = {
     ),
     "plot": ("Draws runs as SVG and PNG, or as PDF.", "pareto RUN -o pareto.pdf"),
     "serve": ("Serves the method behind an ordinary API.", "--pair demo"),
-    "judge": ("Measures what a judge is worth on labelled steps.", "--help"),
+    "judge": ("Measures what a judge is worth on labelled steps.", "--bench demo --limit 40"),
 }
 """Each with what it does and the words of an example."""
 

@@ -130,7 +130,7 @@ def carry_out(
     out: Path,
     resume: Path | None,
     access: "Access",
-    beside: "Callable[[list[Run], Path], list[str]] | None" = None,
+    beside: "Callable[[list[Run], Path, Callable[..., str]], list[str]] | None" = None,
 ) -> None:
     """Runs the plan in sessions of this kind and prints its table; leaves with exit code 1 where a trajectory failed.
 
@@ -154,7 +154,7 @@ def carry_out(
         kind=kind,
     )
     click.echo(comparison(runs).text())
-    for line in beside(runs, out) if beside else ():
+    for line in beside(runs, out, command) if beside else ():
         click.echo(line)
     click.echo(following([folder], runs))
     click.echo(f"Run folder: {folder}")

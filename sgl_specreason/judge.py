@@ -13,9 +13,11 @@ import click
 from sgl_specreason import options
 from sgl_specreason.command import Command, fail, interruptible, say
 from sgl_specreason.errors import UsageError
+from sgl_specreason.words import counted
 
 if TYPE_CHECKING:
     from sgl_specreason.judging.measurement import Measurement
+    from sgl_specreason.results.origin import Origin
     from sgl_specreason.run.serving import Access
 
 MOST_WORKERS = 4096
@@ -78,26 +80,42 @@ def main(**given: Any) -> None:
     if given["show"] is not None:
         _shown(given["show"])
         return
-    if not given["bench"]:
-        raise UsageError("--bench is missing; --list shows what there is")
     with interruptible("judge") as interruption:
+        if given["resume"]:
+            from sgl_specreason import resume
+
+            given = resume.taken_up("judge", given)
+        if not given["bench"]:
+            raise UsageError("--bench is missing; --list shows what there is")
         from sgl_specreason.judging import measure
         from sgl_specreason.judging.folder import STEPS
+        from sgl_specreason.pasted import command
         from sgl_specreason.results.folder import check_writable
 
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         measurement, access = resolved(given)
-        check_writable(given["out"])
+        if not given["resume"]:
+            check_writable(given["out"])
         if given["dry_run"]:
             click.echo(_described(measurement, access), nl=False)
             return
         folder, failed = measure.run(
-            measurement, out=given["out"], resume=given["resume"], access=access, interruption=interruption, say=say
+            measurement,
+            begun=_begun(given, measurement),
+            out=given["out"],
+            resume=given["resume"],
+            access=access,
+            interruption=interruption,
+            say=say,
         )
         if not failed or (folder / STEPS).exists():
             _shown(folder)
         if failed:
-            fail(f"{failed} problems failed; --resume {folder} goes on with them", 1)
+            again = command("judge", "--resume", folder)
+            fail(
+                f"{counted(failed, 'problem')} failed; this goes on with {'it' if failed == 1 else 'them'}:\n  {again}",
+                1,
+            )
 
 
 def resolved(given: dict[str, Any]) -> "tuple[Measurement, Access]":
@@ -131,6 +149,28 @@ def resolved(given: dict[str, Any]) -> "tuple[Measurement, Access]":
         concurrency=given["concurrency"] or bench.concurrency,
     )
     return measurement, access
+
+
+def _begun(given: dict[str, Any], measurement: "Measurement") -> "Origin":
+    """What the folder says of the command that begins it: options that are not at their defaults, files by whole paths."""
+    from sgl_specreason.results.origin import Origin
+    from sgl_specreason.resume import NOT_KEPT, as_anywhere
+
+    context = click.get_current_context()
+    found: dict[str, Any] = {}
+    for param in context.command.params:
+        name, value = str(param.name), given.get(str(param.name))
+        if name not in NOT_KEPT and value not in (None, ()) and value != param.get_default(context):
+            found[name] = list(value) if isinstance(value, tuple) else as_anywhere(name, value)
+    bench = given["bench"]
+    found["bench"] = os.path.abspath(bench) if bench.endswith(".toml") else bench
+    folders = dict.fromkeys(os.path.abspath(asking.prompts.folder) for asking in measurement.askings)
+    found["folders"] = list(folders)
+    if os.path.isfile(measurement.rows.origin):
+        found["data"] = os.path.abspath(measurement.rows.origin)
+    if not any(given[name] for name in options.MODELS):
+        found["pair"] = measurement.plan.pair
+    return Origin(command="judge", options=found)
 
 
 def _named(sets: list[Any]) -> list[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Owns where `prompts/`, `eval/`, what is in it, and `plots/` are looked up; knows nothing of what is in them."""
+"""Owns where `prompts/`, `eval/`, what is in it, and `plots/` are looked up; knows nothing of what they hold."""
 
 from pathlib import Path
 

@@ -40,9 +40,10 @@ def _length(name: str, words: str) -> Callable[[Any], Any]:
 
 
 @click.command(cls=Command)
-@click.argument("run", required=False, type=options.PATH, metavar="[RUN]")
+@click.argument("trace", required=False, type=options.PATH, metavar="[RUN]")
 @click.option(
     "--trace",
+    "published",
     metavar="NAME|FILE.jsonl",
     help="Lengths and verdicts of real runs that somebody published (eval/traces).",
 )
@@ -172,7 +173,7 @@ def _trace(given: dict[str, Any], *, drafting: bool) -> "tuple[list[float | None
     from sgl_specreason.plan import traces
     from sgl_specreason.replays.trace import checked_share, from_published, from_run, synthetic
 
-    if [given["synthetic"], given["run"] is not None, given["trace"] is not None].count(True) != 1:
+    if [given["synthetic"], given["trace"] is not None, given["published"] is not None].count(True) != 1:
         raise UsageError("give a run folder to replay, or --trace NAME, or --synthetic")
     lengths = {name: given[name] for name in OF_SYNTHETIC if given[name] is not None}
     demo = given["pair"] == DEMO or not any(given[name] for name in options.MODELS)
@@ -180,11 +181,11 @@ def _trace(given: dict[str, Any], *, drafting: bool) -> "tuple[list[float | None
     _check_lengths(lengths, given)
     if given["synthetic"]:
         trace = synthetic(problems=given["limit"] or PROBLEMS, seed=given["seed"], **usual | lengths)
-    elif given["trace"] is not None:
+    elif given["published"] is not None:
         around = {name: usual[name] for name in AROUND} | lengths
-        trace = from_published(traces.load(given["trace"]), **around).limited(given["limit"])
+        trace = from_published(traces.load(given["published"]), **around).limited(given["limit"])
     else:
-        trace = from_run(given["run"]).limited(given["limit"])
+        trace = from_run(given["trace"]).limited(given["limit"])
     if given["acceptance"] is not None:
         return list(_listed("acceptance", given["acceptance"], checked_share)), trace
     if drafting and None in trace.verdicts:
@@ -194,9 +195,9 @@ def _trace(given: dict[str, Any], *, drafting: bool) -> "tuple[list[float | None
 
 def _check_lengths(lengths: dict[str, int], given: dict[str, Any]) -> None:
     """Raises UsageError where a length is given that the trace has itself."""
-    own = [] if given["synthetic"] else [name for name in lengths if given["trace"] is None or name not in AROUND]
+    own = [] if given["synthetic"] else [name for name in lengths if given["published"] is None or name not in AROUND]
     if own:
-        where = "a run" if given["trace"] is None else "a published trace"
+        where = "a run" if given["published"] is None else "a published trace"
         raise UsageError(f"--{own[0].replace('_', '-')} is for --synthetic: {where} has lengths of its own")
 
 

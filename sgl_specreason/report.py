@@ -16,7 +16,7 @@ import msgspec
 
 from sgl_specreason.command import Command, one_line
 from sgl_specreason.errors import RecordError, UsageError
-from sgl_specreason.pasted import following
+from sgl_specreason.pasted import command, following
 from sgl_specreason.results.certify import CONFIDENCE, RISK
 from sgl_specreason.results.folder import held, strict
 from sgl_specreason.results.labels import differences
@@ -126,7 +126,7 @@ def _check_kinds(words: Sequence[str]) -> None:
 
     for word in words:
         if is_folder(Path(word)):
-            raise UsageError(f"{word}: what a judge is worth is shown by python -m sgl_specreason.judge --show {word}")
+            raise UsageError(f"{word}: what a judge is worth is shown by {command('judge', '--show', word)}")
 
 
 def _of_traces(words: Sequence[str]) -> str | None:

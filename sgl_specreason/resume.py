@@ -32,6 +32,7 @@ MODELS = {"pair", "base_model", "small_model", "base_url", "small_url"}
 INSTEAD = (
     ({"pair"}, {"base_model", "small_model"}),
     ({"match_acceptance"}, {"gate_p"}),
+    ({"published"}, {"trace", "synthetic", "thinking_tokens", "median_step_tokens"}),
     ({"trace"}, {"synthetic", "thinking_tokens", "median_step_tokens", "prompt_tokens", "answer_tokens"}),
 )
 """Options of which one side is given in place of the other."""
@@ -109,7 +110,7 @@ def begun(verb: str, given: Given, plan: "Plan") -> Origin:
         name = str(param.name)
         value = given.get(name)
         if name not in NOT_KEPT and value not in (None, ()) and value != param.get_default(context):
-            options[name] = _whole(name, value)
+            options[name] = as_anywhere(name, value)
     if "match_acceptance" in options:  # that run may change
         del options["match_acceptance"]
         shares = [variant.policy.gate_p for variant in plan.variants if variant.policy.gate_p is not None]
@@ -119,12 +120,12 @@ def begun(verb: str, given: Given, plan: "Plan") -> Origin:
     return Origin(command=verb, options=options | _looked_up(given, plan))
 
 
-def _whole(name: str, value: Any) -> Any:
+def as_anywhere(name: str, value: Any) -> Any:
     """An option's value as it can be said anywhere: a file of the user's by its whole path."""
     kinds = {singular: kind for kind, singular in SINGULAR.items()}
     if isinstance(value, Path):
         return os.path.abspath(value)
-    if name in kinds and value.endswith(".toml"):
+    if (name in kinds and value.endswith(".toml")) or (name == "published" and value.endswith(".jsonl")):
         return os.path.abspath(value)
     if name in kinds and (own := paths.own("eval")) and (own / kinds[name] / f"{value}.toml").exists():
         return str(own / kinds[name] / f"{value}.toml")

@@ -71,8 +71,8 @@ class FakeEngine:
         self.pace, self.pause_s = 3, 0.0
         self.break_after: int | None = None
         self.info: Payload = {}
-        self.cached = 0  # tokens of each prompt that it says to have had
         self.decides: Callable[[Payload], Payload] | None = None  # /v1/decisions; None: there is no such route
+        self.cached = 0  # tokens of each prompt that it says to have had
         self.aborts: list[str] = []
         self.running: set[str] = set()  # requests that are being written, by name
         self.aborted = threading.Condition()

@@ -131,6 +131,7 @@ def _problem(bench: LabelledBench, where: str, row: Any) -> LabelledProblem:
             right = _up_to(typed(_given(bench, row, "first_wrong"), int, bench.column("first_wrong")), len(texts))
         if not problem.strip() or any(not text.strip() for text in texts):
             raise UsageError("an empty problem or step")
+        _check_text(problem, *texts)
         row_id = str(typed(name, str | int, bench.column("id")))  # type: ignore[arg-type]
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
@@ -138,6 +139,14 @@ def _problem(bench: LabelledBench, where: str, row: Any) -> LabelledProblem:
     return LabelledProblem(
         id=row_id, problem=problem, steps=tuple(texts[: len(right)]), right=right, closes=bench.closed and whole
     )
+
+
+def _check_text(*texts: str) -> None:
+    """Raises UsageError for half of a surrogate pair, which JSON can escape and nothing can send."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{error.object[error.start]!r} is no text") from None
 
 
 def _given(bench: LabelledBench, row: dict[str, Any], name: Column) -> Any:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,11 @@ TEMPLATES = {
 """What each judge's answers hang on."""
 
 
-def lines(runs: Sequence[Run], out: Path) -> list[str]:
-    """One line on the judge that decides in these runs, by what stands beside them in `out`; none where no judge decides."""
+def lines(runs: Sequence[Run], out: Path, command: Callable[..., str]) -> list[str]:
+    """One line on the judge that decides in these runs, by what stands beside them in `out`; none where no judge decides.
+
+    `command` makes a command to be pasted of its words.
+    """
     run = next((run for run in runs if _decides(run)), None)
     if run is None:
         return []
@@ -34,10 +37,8 @@ def lines(runs: Sequence[Run], out: Path) -> list[str]:
         if words := _said(path, asked, policy.score_rule, policy.threshold):
             return [words]
     bench = "demo" if settings.bench == "demo" else "processbench-gsm8k"
-    return [
-        f"Whether this judge tells right steps from wrong ones has not been measured: python -m sgl_specreason.judge "
-        f"--bench {bench} --judge {judge} and the same models"
-    ]
+    how = command("judge", "--bench", bench, "--judge", judge)
+    return [f"Whether this judge tells right steps from wrong ones has not been measured: {how}, and the same models."]
 
 
 def _decides(run: Run) -> bool:

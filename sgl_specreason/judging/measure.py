@@ -21,7 +21,9 @@ from sgl_specreason.judging.measurement import Measurement, attached, checked, g
 from sgl_specreason.method.policy import Policy
 from sgl_specreason.method.trajectory import Texts, Trajectory
 from sgl_specreason.plan import limits
+from sgl_specreason.results import origin
 from sgl_specreason.results.folder import fresh_folder, held
+from sgl_specreason.results.origin import Origin
 from sgl_specreason.run import serving
 from sgl_specreason.run.interruption import Interruption
 from sgl_specreason.run.runner import run_all
@@ -40,7 +42,14 @@ Task = tuple[LabelledProblem, int]
 
 
 def run(
-    measurement: Measurement, *, out: Path, resume: Path | None, access: Access, interruption: Interruption, say: Say
+    measurement: Measurement,
+    *,
+    begun: Origin,
+    out: Path,
+    resume: Path | None,
+    access: Access,
+    interruption: Interruption,
+    say: Say,
 ) -> tuple[Path, int]:
     """Judges every step that the folder does not hold yet. Returns the folder, and how many problems failed.
 
@@ -52,8 +61,10 @@ def run(
     folder = StepsFolder.found(top)
     if measurement.plan.why:
         say(measurement.plan.why)
-    with held(top), _saying_how_to_go_on(top, interruption), ExitStack() as whole:
+    with held(top), _naming_the_folder(top, interruption), ExitStack() as whole:
         folder.begin(measurement.config({}))
+        if resume is None:
+            origin.written(top, begun)
         if folder.torn:
             say(f"{top}: the last line was torn and is dropped; its step is judged again")
         tasks = _missing(measurement, folder)
@@ -103,18 +114,19 @@ def _missing(measurement: Measurement, folder: StepsFolder) -> list[Task]:
 
 
 @contextmanager
-def _saying_how_to_go_on(top: Path, interruption: Interruption) -> Iterator[None]:
+def _naming_the_folder(top: Path, interruption: Interruption) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
         raise Interrupted(top, interruption.code) from None
     except (EngineGone, WriteError) as error:
-        raise type(error)(f"{error}; judged steps are in {top}; go on with --resume {top}") from None
+        error.folder = top
+        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A measurement with its engines up. `namespace` is a part of the engines' caches for itself."""
+    """A measurement with its engines up."""
 
     measurement: Measurement
     chats: Chats

@@ -19,6 +19,7 @@ from sgl_specreason.judging.folder import Answer, StepsFolder
 from sgl_specreason.judging.worth import Area, Floats, Steps
 from sgl_specreason.method.policy import P_GE_ACCEPTS
 from sgl_specreason.method.score import JUDGES, RANGES, ScoreRule
+from sgl_specreason.results import stats
 from sgl_specreason.results.records import CONFIG, read_config
 from sgl_specreason.results.schema import Data
 from sgl_specreason.typed import Count, Misfit, Number, typed
@@ -85,7 +86,7 @@ class Signal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a judgement took on average where this judge had the step computed, and how much was cached then."""
+    """What a judgement took where this judge had the step computed, and how much was cached then: a median, and means."""
 
     count: int
     ms: float
@@ -131,7 +132,7 @@ class Measured:
         new = [said.prompt_tokens - (said.cached_tokens or 0) for said in first]
         return Cost(
             count=len(first),
-            ms=1000 * mean([said.seconds for said in first]),
+            ms=1000 * stats.percentile([said.seconds for said in first], 50),  # the first request of all is a slow one
             new_tokens=mean(new),
             cached_tokens=mean(cached),
         )

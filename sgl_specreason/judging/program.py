@@ -47,7 +47,7 @@ class Solution:
         found = []
         for number, text in enumerate(self.texts):
             last = self.closes and number == len(self.texts) - 1 and bool(think_end)
-            ending = think_end if last else BLANK_LINE
+            ending = f"\n{think_end}" if last else BLANK_LINE  # on a line of its own, or the tag itself is unlikely
             found.append(Step(text=text.strip("\n") + ending, tokens=1, ending="think_end" if last else "blank_line"))
         return found
 

@@ -42,19 +42,7 @@ def markdown(found: Measured, numbers: Mapping[str, Any]) -> str:
 
 def worth_table(found: Measured, numbers: Mapping[str, Any]) -> Table:
     """A row for each signal; the sentences and the conditions under it."""
-    rows = [
-        [
-            "judge",
-            "AUROC (95 %)",
-            "AP of wrong",
-            "Brier",
-            "threshold",
-            "right kept %",
-            "wrong kept %",
-            "F1",
-            "best F1 (at)",
-        ]
-    ]
+    rows = [["judge", "AUROC (95 %)", "AP wrong", "Brier", "at", "right %", "wrong %", "F1", "best F1 (at)"]]
     for name, row in numbers["signals"].items():
         stated, best = row["stated"], row["best"]
         low, high = row["auroc_ci95"]
@@ -92,20 +80,20 @@ def _conditions(found: Measured, numbers: Mapping[str, Any]) -> Iterator[str]:
     )
     yield f"Rows sha256 {settings.dataset_sha256[:12]}" + (f"; templates sha256: {prompts}." if prompts else ".")
     yield (
-        "AUROC: intervals by problem; AP: of finding wrong steps, by chance their share; F1: ProcessBench's, %, at the threshold "
-        "and at the one that is best on these very steps."
+        "AUROC: intervals by problem. AP: of finding wrong steps, by chance their share. right %, wrong %: of these, kept at the "
+        "threshold. F1: ProcessBench's, %, there, and at the threshold that is best on these very steps."
     )
 
 
 def cost_table(found: Measured, numbers: Mapping[str, Any]) -> Table:
     """A row for each judge: its digits, label mass, and what a judgement costs."""
-    rows = [["judge", "digits used", "entropy, bits", "each", "label mass", "ms", "new tokens", "cached tokens"]]
+    rows = [["judge", "digits used", "entropy", "each", "label mass", "ms", "new", "cached"]]
     for name, row in numbers["judges"].items():
-        used = [f"{digit}: {100 * share:.0f}" for digit, share in enumerate(row["digits"]) if share >= 0.01]
+        used = [f"{digit}:{100 * share:.0f}" for digit, share in enumerate(row["digits"]) if share >= 0.01]
         rows.append(
             [
                 name,
-                ", ".join(used) or "-",
+                " ".join(used) or "-",
                 _number(row["digits_entropy_bits"], ".2f"),
                 _number(row["answer_entropy_bits"], ".2f"),
                 _number(row["label_mass_mean"], ".3f"),
@@ -115,8 +103,9 @@ def cost_table(found: Measured, numbers: Mapping[str, Any]) -> Table:
             ]
         )
     notes = [
-        f"Cached share of all prompt tokens: {_percent(numbers['cached_share'])} %. Digits used: % of the likeliest digits. "
-        "Costs are means over the steps that a judge was asked about first: whoever is first has the step computed."
+        f"Cached share of all prompt tokens: {_percent(numbers['cached_share'])} %. Digits used: % of the likeliest digits; "
+        "their entropy, and that of each answer, in bits. New and cached: tokens of a judgement. Costs (ms: the median) are of "
+        "the steps that a judge was asked about first: whoever is first has the step computed."
     ]
     low = [name for name, row in numbers["judges"].items() if row["label_mass_mean"] < 0.5]
     notes += [

@@ -81,6 +81,14 @@ def load_rows(bench: Bench, data: Path | None = None) -> Rows:
     return Rows(rows=rows, origin=origin)
 
 
+def _check_text(where: str, row: Row) -> None:
+    """Raises UsageError for half of a surrogate pair, which JSON can escape and nothing can send."""
+    try:
+        "".join([row.id, row.problem, row.answer, row.choices or ""]).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{where}: {error.object[error.start]!r} in this row is no text") from None
+
+
 def raw_rows(
     bench: Sourced, data: Path | None, generators: Mapping[str, Generator]
 ) -> tuple[list[tuple[str, Any]], str]:
@@ -100,14 +108,6 @@ def raw_rows(
     if source.hub:
         return read_hub(bench), f"hub {source.hub} at {source.revision or 'its newest revision'}"
     raise UsageError(f"bench {bench.name} has no source; give its rows with --data FILE.jsonl")
-
-
-def _check_text(where: str, row: Row) -> None:
-    """Raises UsageError for half of a surrogate pair, which JSON can escape and nothing can send."""
-    try:
-        "".join([row.id, row.problem, row.answer, row.choices or ""]).encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(f"{where}: {error.object[error.start]!r} in this row is no text") from None
 
 
 def _row(bench: Bench, where: str, item: Any) -> Row:

@@ -94,6 +94,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "too few labels": ('[fields]\nlabels = "l"\n', {"problem": "?", "steps": ["a", "b"], "l": [1]}, "1 labels for 2 steps"),
     "both": ('[fields]\nlabels = "l"\nfirst_wrong = "f"\n', {}, "give one of them"),
     "unknown key": ("wrongs = [0]\n", {}, "wrongs"),
+    "half a pair": ("", {"problem": "?", "steps": ["\ud800"], "label": 0}, "is no text"),
     "no rows": ("", [], "a JSON object was expected"),
 }  # fmt: skip
 

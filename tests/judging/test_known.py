@@ -8,6 +8,7 @@ import pytest
 from run_folders import answers, run_folder, settings
 
 from sgl_specreason.judging.known import lines
+from sgl_specreason.pasted import command
 from sgl_specreason.results.folder import write_json
 from sgl_specreason.results.summary import Run, load_runs
 
@@ -44,7 +45,7 @@ def measurement(out: Path, *, bench: str = "processbench-gsm8k", base: str = "b"
 
 def test_a_judge_that_was_measured_is_described(runs: list[Run], tmp_path: Path) -> None:
     path = measurement(tmp_path)
-    assert lines(runs, tmp_path) == [
+    assert lines(runs, tmp_path, command) == [
         "This judge on 100 problems of processbench-gsm8k: AUROC 0.63 [0.58, 0.68] (greedy); at threshold 7 it keeps 97 % of "
         f"right and 90 % of wrong steps ({path})."
     ]
@@ -53,26 +54,26 @@ def test_a_judge_that_was_measured_is_described(runs: list[Run], tmp_path: Path)
 def test_natural_steps_say_more_than_planted_ones(runs: list[Run], tmp_path: Path) -> None:
     measurement(tmp_path, bench="demo")
     measurement(tmp_path)
-    assert "processbench-gsm8k" in lines(runs, tmp_path)[0]
+    assert "processbench-gsm8k" in lines(runs, tmp_path, command)[0]
 
 
 @pytest.mark.parametrize("other", [{"base": "another"}, {"judge": "3" * 64}])
 def test_another_model_or_template_is_another_judge(other: dict[str, str], runs: list[Run], tmp_path: Path) -> None:
     measurement(tmp_path, **other)
-    (line,) = lines(runs, tmp_path)
-    assert line.startswith("Whether this judge tells right steps from wrong ones has not been measured: python -m")
-    assert "--judge score" in line
+    (line,) = lines(runs, tmp_path, command)
+    assert line.startswith("Whether this judge tells right steps from wrong ones has not been measured: ")
+    assert "judge --bench processbench-gsm8k --judge score" in line
 
 
 def test_a_damaged_measurement_is_none(runs: list[Run], tmp_path: Path) -> None:
     path = measurement(tmp_path)
     (path / "summary.json").write_text(json.dumps({"signals": {}}))
-    assert "has not been measured" in lines(runs, tmp_path)[0]
+    assert "has not been measured" in lines(runs, tmp_path, command)[0]
     (path / "config.json").write_text("{")
-    assert "has not been measured" in lines(runs, tmp_path)[0]
+    assert "has not been measured" in lines(runs, tmp_path, command)[0]
 
 
 def test_where_no_judge_decides_nothing_is_said(tmp_path: Path) -> None:
     policy = settings()["policy"] | {"gate": "random"}
     for name, changes in {"base": {"method": "base"}, "coin": {"method": "random"}, "gate": {"policy": policy}}.items():
-        assert lines(load_runs(run_folder(tmp_path / name, answers(True), **changes)), tmp_path) == []
+        assert lines(load_runs(run_folder(tmp_path / name, answers(True), **changes)), tmp_path, command) == []

@@ -7,7 +7,7 @@ All text of models and run folders goes into it as data, and the script shows da
 import base64
 import html
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from sgl_specreason.results.folder import strict, without_texts
 from sgl_specreason.results.layout import Table
 from sgl_specreason.results.page.figures import Drawn, drawn
 from sgl_specreason.results.page.parts import asset, filled, source
+from sgl_specreason.results.page.tables import table_html
 from sgl_specreason.results.page.trajectories import fitted, packed, told
 from sgl_specreason.results.records import Key, record_of, trajectories
 from sgl_specreason.results.summary import Run, base_of
@@ -112,23 +113,11 @@ def _parts(runs: Sequence[Run], table: Table, figures: Sequence[Drawn]) -> dict[
         "title": html.escape(f"{runs[0].settings.bench}: {methods}"),
         "policy": f"{source(katex)} {source(script)}",
         "style": asset("look.css") + asset("page.css"),
-        "table": "".join(_table(table)),
+        "table": "".join(table_html(table)),
         "figures": "".join(map(_figure, figures)),
         "katex": katex,
         "script": script,
     }
-
-
-def _table(table: Table) -> Iterator[str]:
-    titles, *rows = ([html.escape(cell) for cell in row] for row in table.rows)
-    yield "<div class=scroll tabindex=0 role=region aria-label=Table><table><thead><tr>"
-    yield "".join(f"<th scope=col>{title}</th>" for title in titles)
-    yield "</tr></thead><tbody>"
-    for name, *cells in rows:
-        yield f"<tr><th scope=row>{name}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-    yield "</tbody></table></div><ul class=notes>"
-    yield from (f"<li>{html.escape(note)}</li>" for note in table.notes)
-    yield "</ul>"
 
 
 def _figure(figure: Drawn) -> str:
