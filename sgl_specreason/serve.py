@@ -145,6 +145,10 @@ def main(**given: Any) -> None:
         from sgl_specreason.results.folder import check_writable
 
         check_writable(record, "--record")
+        try:
+            record.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--record {record}: cannot be written: {error.strerror}") from None
         say(f"RECORDING: all questions and replies are stored in plain text in {record}")
     listener = listening(given["host"], given["port"])
 

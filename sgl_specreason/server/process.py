@@ -73,7 +73,11 @@ class Process:
         The pair comes up in this thread, so that a signal ends that in good order; requests are answered in another one.
         """
         sys.setswitchinterval(SWITCH_S)
-        before = {number: signal.signal(number, self._signalled) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in (
+            signal.SIGTERM,
+            signal.SIGINT,
+        ):  # until the process ends: one that comes late must not look like a failure
+            signal.signal(number, self._signalled)
         answering = threading.Thread(target=self._answer, daemon=True)
         answering.start()
         try:
@@ -88,8 +92,6 @@ class Process:
             self._failure = error
             self._ask()
         answering.join()
-        for number, handler in before.items():
-            signal.signal(number, handler)
         if self._failure is not None:
             raise self._failure
 

@@ -68,3 +68,8 @@ def test_a_port_that_is_taken_is_said_before_an_engine_starts() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         line = refused("--port", str(taken.getsockname()[1]))
     assert "cannot be listened on" in line
+
+
+def test_a_folder_for_records_is_made_before_anything_starts() -> None:
+    """One that cannot be is refused at once, and not said in a log when the first reply is to be written."""
+    assert "File name too long" in refused("--record", "x" * 300)
