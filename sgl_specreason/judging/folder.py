@@ -4,6 +4,7 @@ The texts of problems and steps are not written: a line has a problem's id, a st
 """
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -109,6 +110,6 @@ def _lines(file: Path) -> Iterator[tuple[str, bytes, bool]]:
 def is_folder(path: Path) -> bool:
     """Whether this is the folder of a judge's measurement."""
     try:
-        return (path / CONFIG).is_file() and "judges" in read_config(path / CONFIG)["settings"]
+        return os.path.isfile(path / CONFIG) and "judges" in read_config(path / CONFIG)["settings"]
     except RecordError:
         return False

@@ -3,6 +3,7 @@
 Knows no engines and no texts: there are only numbers in them. A file's first line says what it is and where it is from.
 """
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,7 +84,7 @@ def names() -> list[str]:
 
 def is_name(word: str) -> bool:
     """Whether a word on a command line is a trace and not a run folder."""
-    return word.endswith(".jsonl") or (word in names() and not Path(word).exists())
+    return word.endswith(".jsonl") or (word in names() and not os.path.exists(word))
 
 
 def load(name: str) -> Published:
