@@ -143,7 +143,7 @@ async def streams(scene: Scene, side_by_side: int, rounds: int) -> dict[str, Any
     if watch.most["running"] > scene.concurrency:
         wrong.append(f"{watch.most['running']} places were taken of {scene.concurrency}")
     after = await settled(scene)
-    for name, least in (("rss_mb", 20.0), ("threads", 2)):
+    for name, least in (("rss_mb", 20.0), ("threads", 8)):
         if after[name] > before[name] + max(0.1 * before[name], least):
             wrong.append(f"{name} grew from {before[name]} to {after[name]}")
     return {

@@ -292,7 +292,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_readme_is_read_in_five_minutes() -> None:
     lines = README.splitlines()
-    assert len(lines) <= 146
+    assert len(lines) <= 150
     assert [line for line in lines if len(line) > 120] == []
 
 
