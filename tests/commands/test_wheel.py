@@ -102,7 +102,8 @@ def test_what_ships_is_listed(python: Path, empty: Path) -> None:
 
 def test_prompts_and_the_bundled_pair_ship(python: Path) -> None:
     (package,) = python.parent.parent.glob("lib/*/site-packages/sgl_specreason")
-    for file in [*(ROOT / "prompts").glob("*.txt"), *(ROOT / "eval").glob("*/*.toml")]:
+    traces = (ROOT / "eval").glob("traces/*")
+    for file in [*(ROOT / "prompts").glob("*.txt"), *(ROOT / "eval").glob("*/*.toml"), *traces]:
         assert (package / "data" / file.relative_to(ROOT)).read_bytes() == file.read_bytes()
     for file in (ROOT / "sgl_specreason" / "demo" / "models").glob("*/*"):
         assert (package / file.relative_to(ROOT / "sgl_specreason")).read_bytes() == file.read_bytes()

@@ -263,8 +263,8 @@ def test_running_servers_are_asked_what_they_are(fake_engine: Callable[..., Fake
 def test_a_replay_shows_its_plan_and_refuses_what_does_not_fit() -> None:
     words = ("--synthetic", "--acceptance", "0.6", "--dry-run")
     text = CliRunner().invoke(replay.main, words, catch_exceptions=False).stdout
-    assert "room for 195 trajectories" in text
+    assert "room for 192 trajectories" in text
     assert len(starts(text)) == 2
     done = CliRunner().invoke(replay.main, [*words, "--thinking-tokens", "200000"], catch_exceptions=False)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "may need 198000 tokens" in done.stderr
+    assert "may need 202273 tokens" in done.stderr
