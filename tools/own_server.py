@@ -66,8 +66,8 @@ def stub_pair(words: Sequence[str] = ()) -> Iterator[Engines]:
         yield Engines(base_url=urls[0], small_url=urls[1])
     finally:
         for process in processes:
-            if process.stdin:
-                process.stdin.close()
+            for pipe in filter(None, (process.stdin, process.stdout)):
+                pipe.close()
             process.wait(10)
 
 
