@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import invoke
+from fake_engine import CharTokenizer
 from run_folders import answers, run_folder, settings
+from served import scripted_engines
 
 from sgl_specreason.judging.known import lines
 from sgl_specreason.pasted import command
 from sgl_specreason.results.folder import write_json
 from sgl_specreason.results.summary import Run, load_runs
+from sgl_specreason.text import chat
 
 PROMPTS = {"judge": "0" * 64, "judge_answer": "1" * 64}
 
@@ -71,6 +75,16 @@ def test_a_damaged_measurement_is_none(runs: list[Run], tmp_path: Path) -> None:
     assert "has not been measured" in lines(runs, tmp_path, command)[0]
     (path / "config.json").write_text("{")
     assert "has not been measured" in lines(runs, tmp_path, command)[0]
+
+
+def test_eval_says_it_under_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "load_tokenizer", lambda model, **options: CharTokenizer())
+    with scripted_engines() as engines:
+        urls = ["--base-url", engines["base"].url, "--small-url", engines["small"].url]
+        words = ["--bench", "demo", "--limit", "1", "--method", "specreason", "--out", tmp_path]
+        done = invoke("eval", *words, *urls)
+    assert done.exit_code == 0, done.output
+    assert "Whether this judge tells right steps from wrong ones has not been measured" in done.stdout
 
 
 def test_where_no_judge_decides_nothing_is_said(tmp_path: Path) -> None:
