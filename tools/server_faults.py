@@ -13,6 +13,7 @@ import contextlib
 import json
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -418,6 +419,8 @@ def _drained(bed: Bed, server: Served, number: signal.Signals, *, twice: bool, s
         server.process.send_signal(number)
     for stream in streams:
         stream.join()
+    with contextlib.suppress(subprocess.TimeoutExpired):  # one more signal would have it leave at once
+        server.process.wait(REQUEST_TIMEOUT_S)
     bed.ended(server, f"{number.name}, drained")
     bed.count.by_kind[f"{number.name} with 8 streams"] += 1
     ends = Counter(f"{outcome.end} {outcome.code}".strip() for outcome in outcomes.values())
