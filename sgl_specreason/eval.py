@@ -133,7 +133,8 @@ def _described(plan: "Plan", given: dict[str, Any]) -> str:
 
     plan, attached = serving.attached(plan, options.access_of(given), say)
     chats = evaluate.checked(plan, attached, say) if attached else None
-    return describe(plan, given["out"], chats=chats, verbose=given["verbose"], notes=_notes(plan))
+    folder = given["resume"] or given["out"] / plan.name(plan.variants)
+    return describe(plan, folder, chats=chats, verbose=given["verbose"], notes=_notes(plan))
 
 
 def _notes(plan: "Plan") -> list[str]:

@@ -371,7 +371,8 @@ def _for_good(bed: Bed, server: Served) -> None:
     words = server.words.strip().splitlines()[-1]
     bed.count.figures["restarts used up"] = f"{last[-1].end} {last[-1].code}; {words}"
     bed.say(f"restarts used up: {[(outcome.end, outcome.code) for outcome in last]}; {words}")
-    if (last[-1].end, last[-1].code) != ("error", "engine_unavailable") or "after 3 restarts" not in server.words:
+    lost = any(said in server.words for said in ("after 3 restarts", "could not be started again"))
+    if (last[-1].end, last[-1].code) != ("error", "engine_unavailable") or not lost:
         bed.broken(f"restarts used up: {last[-1]}, {words}")
 
 

@@ -24,13 +24,14 @@ WITHHELD = "[withheld: no text of this bench is to be written anywhere]"
 
 def describe(
     plan: Plan,
-    out: Path,
+    folder: Path,
     *,
     chats: dict[Author, ChatFormat] | None = None,
     verbose: bool = False,
     notes: Sequence[str] = (),
 ) -> str:
-    """The plan for a person to read, with these notes; `verbose`: all settings, too. `chats` are those of running servers.
+    """The plan of what would be written to `folder`, for a person to read, with these notes; `verbose`: all settings, too.
+    `chats` are those of running servers.
 
     Loads tokenizers only; starts and writes nothing. Raises UsageError as a run would.
     """
@@ -39,7 +40,7 @@ def describe(
         row = replace(row, problem=WITHHELD, choices=row.choices and WITHHELD)
     prompts = _prompts(plan, row, chats)
     sections = [
-        section("run", "\n".join([*_run(plan), f"folder: {out / plan.name(plan.variants)}"])),
+        section("run", "\n".join([*_run(plan), f"folder: {folder}"])),
         *memory(plan, notes),
         engines(plan),
         section("templates", str(plan.prompts.folder)),

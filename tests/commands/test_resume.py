@@ -285,3 +285,11 @@ def test_a_complete_run_is_shown_at_once(tmp_path: Path) -> None:
         [sys.executable, "-c", PROGRAM, "eval", "--resume", str(top)], capture_output=True, text=True, check=False
     )
     assert "nothing was run" not in done.stderr
+
+
+def test_a_dry_run_names_the_folder_that_would_go_on(servers: list[str]) -> None:
+    """And not that of a new run."""
+    assert called("--bench", "demo", "--limit", "2", "--method", "base", *servers).exit_code == 0
+    shown = called("--resume", only(), "--dry-run")
+    assert shown.exit_code == 0, shown.output
+    assert f"folder: {only()}" in shown.stdout
