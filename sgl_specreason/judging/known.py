@@ -38,7 +38,7 @@ def lines(runs: Sequence[Run], out: Path, command: Callable[..., str]) -> list[s
             return [words]
     bench = "demo" if settings.bench == "demo" else "processbench-gsm8k"
     how = command("judge", "--bench", bench, "--judge", judge)
-    return [f"Whether this judge tells right steps from wrong ones has not been measured: {how}, and the same models."]
+    return [f"This judge has not been measured on labelled steps; with the same models: {how}"]
 
 
 def _decides(run: Run) -> bool:

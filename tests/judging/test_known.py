@@ -65,7 +65,7 @@ def test_natural_steps_say_more_than_planted_ones(runs: list[Run], tmp_path: Pat
 def test_another_model_or_template_is_another_judge(other: dict[str, str], runs: list[Run], tmp_path: Path) -> None:
     measurement(tmp_path, **other)
     (line,) = lines(runs, tmp_path, command)
-    assert line.startswith("Whether this judge tells right steps from wrong ones has not been measured: ")
+    assert line.startswith("This judge has not been measured on labelled steps; with the same models: ")
     assert "judge --bench processbench-gsm8k --judge score" in line
 
 
@@ -84,7 +84,7 @@ def test_eval_says_it_under_its_table(tmp_path: Path, monkeypatch: pytest.Monkey
         words = ["--bench", "demo", "--limit", "1", "--method", "specreason", "--out", tmp_path]
         done = invoke("eval", *words, *urls)
     assert done.exit_code == 0, done.output
-    assert "Whether this judge tells right steps from wrong ones has not been measured" in done.stdout
+    assert "This judge has not been measured on labelled steps" in done.stdout
 
 
 def test_where_no_judge_decides_nothing_is_said(tmp_path: Path) -> None:
