@@ -45,11 +45,12 @@ def test_every_length_and_verdict_recorded_is_the_traces(replay: tuple[str, dict
         assert list(records) == [problem.id for problem in TRACE.problems]
         for problem in TRACE.problems:
             record = records[problem.id]
-            kept = sum(step.regenerated for step in problem.steps)
-            assert (record.thinking_tokens, record.answer_tokens) == (kept, problem.answer)
+            drafted = {"base": False, "small": True}
+            kept = [step.draft if drafted.get(method, step.accepted) else step.regenerated for step in problem.steps]
+            assert (record.thinking_tokens, record.answer_tokens) == (sum(kept), problem.answer)
             if method == "specreason":
                 assert [step.accepted for step in record.steps] == [step.accepted for step in problem.steps]
-                assert [step.tokens for step in record.steps] == [step.regenerated for step in problem.steps]
+                assert [step.tokens for step in record.steps] == kept
     summary = replay[1]["specreason"].summary
     assert (summary.accepted_steps, summary.drafts) == (sum(map(bool, TRACE.verdicts)), len(TRACE.verdicts))
     assert summary.judge_requests == summary.drafts
