@@ -88,7 +88,7 @@ def shown_if_complete(given: Given) -> bool:
     before = _typed(top, began)
     context = click.get_current_context()
     defaults = {str(param.name): param.get_default(context) for param in context.command.params}
-    if any(given[name] != before.get(name, defaults[name]) for name in _besides()):
+    if any(given[name] != before.get(name, defaults[name]) or _is_file(given[name]) for name in _besides()):
         return False
     known = origin.complete(top)
     if known is None:
@@ -100,6 +100,11 @@ def shown_if_complete(given: Given) -> bool:
     click.echo(following([top], runs))
     click.echo(f"Run folder: {top}")
     return True
+
+
+def _is_file(value: Any) -> bool:
+    """Whether a value names a file of the user's, in which something else may stand by now."""
+    return isinstance(value, Path) or (isinstance(value, str) and value.endswith((".toml", ".jsonl")))
 
 
 def begun(verb: str, given: Given, plan: "Plan") -> Origin:

@@ -137,7 +137,7 @@ def test_a_sweep_has_a_folder_for_each_point_and_is_resumed(real_pair: Servers, 
     assert "specreason threshold=9" in done.stdout
     summary = json.loads((folder / "summary.json").read_text())
     assert [run.get("knobs") for run in summary["runs"]] == [None, {"threshold": 0}, {"threshold": 9}]
-    one = next(path for name, path in found.items() if "base" not in name)
+    one = next(path for name, path in found.items() if name.startswith("demo-specreason"))
     lines = (one / "trajectories.jsonl").read_text().splitlines()
     (one / "trajectories.jsonl").write_text(lines[0] + "\n")
     again = invoke("eval", *words, "--resume", str(folder))
