@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from sgl_specreason.server.call import SpecReason
     from sgl_specreason.server.completions import Settings
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SECONDS = click.FloatRange(0.01, 86400)
 
 
@@ -126,6 +125,8 @@ def main(**given: Any) -> None:
     key = given["serve_key"]
     if key is not None and not (key and key.isascii() and key.isprintable()):
         raise UsageError("--serve-key: wants printable ASCII, and not nothing")
+    from sgl_specreason.engines.keeper import LOOPBACK
+
     if given["host"] not in LOOPBACK and key is None:
         raise UsageError(
             f"--host {given['host']}: others than this machine could ask; give a key in $SPECREASON_SERVE_KEY"
@@ -203,7 +204,6 @@ def _settings(given: dict[str, Any]) -> "Settings":
         most_bytes=given["max_body"],
         keep_alive_s=given["keep_alive"],
         interval_s=given["stream_interval"],
-        write_timeout_s=given["write_timeout"],
         patience=Patience(queue_s=given["queue_timeout"], deadline_s=given["deadline"]),
         thought_names=FIELDS[given["reasoning_field"]],
         cors_origins=given["cors_origins"],

@@ -128,6 +128,16 @@ def probe(url: str, api_key: str | None = None) -> dict[str, Any] | None:
     return info if "model_path" in info else None
 
 
+def takes_requests(engine: Engine) -> bool:
+    """Whether a server takes requests now, without computing anything; of one that has no route for that (a router, an older
+    server) whether it answers at all."""
+    try:
+        status = urllib3.request("GET", f"{engine.url}/ready", timeout=PROBE_TIMEOUT_S, retries=False).status
+    except urllib3.exceptions.HTTPError:
+        return False
+    return status == 200 or (status != 503 and probe(engine.url, engine.api_key) is not None)
+
+
 def said(url: str, path: str, api_key: str | None = None, timeout_s: float = PROBE_TIMEOUT_S) -> dict[str, Any]:
     """The JSON object at an address; empty where none comes in time."""
     return _asked(url, path, api_key, timeout_s)[0]

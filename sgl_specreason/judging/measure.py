@@ -5,15 +5,15 @@ Knows no options and no statistics. Whatever it prints goes to `say`.
 
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgl_specreason.engines import startup
 from sgl_specreason.engines.servers import ROLES
-from sgl_specreason.errors import EngineGone, Interrupted, RequestError, UsageError, WriteError
+from sgl_specreason.errors import RequestError, UsageError
 from sgl_specreason.judging.asking import Asking
 from sgl_specreason.judging.benches import LabelledProblem
 from sgl_specreason.judging.folder import StepsFolder
@@ -25,7 +25,7 @@ from sgl_specreason.results import origin
 from sgl_specreason.results.folder import fresh_folder, held
 from sgl_specreason.results.origin import Origin
 from sgl_specreason.run import serving
-from sgl_specreason.run.interruption import Interruption
+from sgl_specreason.run.interruption import Interruption, naming_the_folder
 from sgl_specreason.run.runner import run_all
 from sgl_specreason.run.serving import Access, Chats
 from sgl_specreason.run.session import Say
@@ -61,7 +61,7 @@ def run(
     folder = StepsFolder.found(top)
     if measurement.plan.why:
         say(measurement.plan.why)
-    with held(top), _naming_the_folder(top, interruption), ExitStack() as whole:
+    with held(top), naming_the_folder(top, interruption), ExitStack() as whole:
         folder.begin(measurement.config({}))
         if resume is None:
             origin.written(top, begun)
@@ -111,17 +111,6 @@ def _missing(measurement: Measurement, folder: StepsFolder) -> list[Task]:
         if missing:
             found.append((problem, missing[0]))
     return found
-
-
-@contextmanager
-def _naming_the_folder(top: Path, interruption: Interruption) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(top, interruption.code) from None
-    except (EngineGone, WriteError) as error:
-        error.folder = top
-        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgl_specreason.engines import servers
-from sgl_specreason.errors import EngineGone, Interrupted, SpecReasonError, WriteError
+from sgl_specreason.errors import SpecReasonError
 from sgl_specreason.plan import limits
 from sgl_specreason.plan.plan import Plan, Variant
 from sgl_specreason.results.folder import RunFolder, held
@@ -20,7 +20,7 @@ from sgl_specreason.results.summaries import written
 from sgl_specreason.results.summary import Run
 from sgl_specreason.run import serving
 from sgl_specreason.run.folders import folders_to_go_on_with, new_folders, settled
-from sgl_specreason.run.interruption import Interruption
+from sgl_specreason.run.interruption import Interruption, naming_the_folder
 from sgl_specreason.run.serving import Access, Chats, Engines, Starts
 from sgl_specreason.run.session import Say, Session
 from sgl_specreason.text.chat import load_chats
@@ -58,7 +58,7 @@ def run(
     else:
         chats, top, folders = None, resume, folders_to_go_on_with(plan, resume, begun)
     starts = Starts(plan=plan, access=access, logs=top / "logs", say=say)
-    with held(top), _naming_the_folder(top, interruption), _summarised(top), ExitStack() as whole:
+    with held(top), naming_the_folder(top, interruption), _summarised(top), ExitStack() as whole:
         runs = {variant: RunFolder.found(path) for variant, path in folders.items()}
         stages = _unfinished(plan, runs)
         if not stages:
@@ -132,16 +132,4 @@ def _summarised(top: Path) -> Iterator[None]:
     except BaseException:
         with suppress(SpecReasonError):
             written(top)
-        raise
-
-
-@contextmanager
-def _naming_the_folder(top: Path, interruption: Interruption) -> Iterator[None]:
-    """Whatever ends a run early has its folder."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(top, interruption.code) from None
-    except (EngineGone, WriteError) as error:
-        error.folder = top
         raise

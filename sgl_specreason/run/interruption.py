@@ -5,6 +5,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from sgl_specreason.errors import EngineGone, Interrupted, WriteError
 
 NOTICE = b"\ninterrupted: saving what is finished and ending the engines (once more leaves at once)\n"
 
@@ -49,3 +52,15 @@ class Interruption:
         if not self._heeded:
             raise KeyboardInterrupt
         self.halt.set()
+
+
+@contextmanager
+def naming_the_folder(top: Path, interruption: Interruption) -> Iterator[None]:
+    """Whatever ends early what writes to this folder has it: the last words say where things are."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(top, interruption.code) from None
+    except (EngineGone, WriteError) as error:
+        error.folder = top
+        raise

@@ -63,6 +63,7 @@ class Answering:
         self.talks: list[Talk] = []
         self._tickets: list[Ticket] = []
         self._came_s = time.monotonic()
+        self._first: asyncio.Future[Event | Refusal] = self._loop.create_future()
         self._has_text = False
         self._why: Refusal | None = None
         self._timers: list[asyncio.TimerHandle] = []
@@ -93,16 +94,8 @@ class Answering:
 
     async def first(self, seconds: float) -> Event | Refusal | None:
         """The first thing that is told, which stays where it is; None where nothing is within so many seconds."""
-        try:
-            told = await asyncio.wait_for(self.told.get(), seconds)
-        except TimeoutError:
-            return None
-        later = asyncio.Queue[Told]()
-        later.put_nowait(told)
-        while not self.told.empty():
-            later.put_nowait(self.told.get_nowait())
-        self.told = later
-        return told.event
+        await asyncio.wait([self._first], timeout=seconds)
+        return self._first.result() if self._first.done() else None
 
     def end(self, why: Refusal) -> None:
         """Ends what is not over yet; it fails with these words, or those of what has failed before."""
@@ -146,6 +139,8 @@ class Answering:
         if isinstance(event, SpecReasonError):
             event = self._refused(event)
             self._why = self._why or event
+        if not self._first.done():
+            self._first.set_result(event)
         self.told.put_nowait(Told(choice, event))
 
     def _refused(self, error: SpecReasonError) -> Refusal:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from sgl_specreason.server.answering import Answering
+from sgl_specreason.server.answering import AGAIN_S, Answering
 from sgl_specreason.server.ask import Served, Served_as
 from sgl_specreason.server.call import SpecReason
 from sgl_specreason.server.completions import Completions, Settings
@@ -33,7 +33,6 @@ from sgl_specreason.server.reply import Listing
 from sgl_specreason.server.watch import Watch
 
 log = logging.getLogger("sgl_specreason.server")
-AGAIN_S = 5
 
 
 def served(pair: Pair, name: str, effort_thresholds: Mapping[str, float]) -> Served:

@@ -184,7 +184,7 @@ def _policy(body: Mapping[str, object], served: Served, method: Asked, limits: L
         raise unsupported_parameter("min_p", served.min_p_fails)
     settings["top_k"] = settings["top_k"] or -1  # elsewhere 0 says all tokens too
     settings["budget_tokens"] = limits.budget(
-        served.policy.budget_tokens, settings["answer_tokens"], answers=settings["on_budget"] == "answer"
+        served.policy.budget_tokens, settings["answer_tokens"], settings["on_budget"]
     )
     if is_alone(method):
         settings = {name: settings[name] for name in ALONE}

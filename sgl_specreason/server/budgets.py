@@ -8,7 +8,9 @@ from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from msgspec import Meta
 
+from sgl_specreason.method.policy import OnBudget
 from sgl_specreason.server.fields import field
+from sgl_specreason.server.fit import answer_share
 from sgl_specreason.server.refusal import invalid
 from sgl_specreason.typed import Count, Positive
 
@@ -26,7 +28,6 @@ SWITCHES = (
 )  # fmt: skip
 T = TypeVar("T", int, str | float)
 Type = Literal["enabled", "disabled", "adaptive", "auto"]
-LEAST_ANSWER = 16
 
 
 class Limits(NamedTuple):
@@ -41,13 +42,13 @@ class Limits(NamedTuple):
         """What the effort is of the server's budget."""
         return SHARES[self.effort] if isinstance(self.effort, str) else 1.0 if self.effort is None else self.effort
 
-    def budget(self, default: int, answer_tokens: int, *, answers: bool) -> int:
+    def budget(self, default: int, answer_tokens: int, on_budget: OnBudget) -> int:
         """The thought's budget, at least 1. An explicit one wins, as long as it leaves something of all tokens.
 
         Of the server's `default` an effort leaves its share. Where only all tokens are limited, the thought has what an answer
-        does not need of them (`answer_tokens` are its limit); all of them where none is asked for after it (not `answers`).
+        does not need of them (`fit.answer_share`).
         """
-        most = self._most(answer_tokens, answers=answers)
+        most = None if self.total is None else self.total - answer_share(self.total, answer_tokens, on_budget)
         if self.thought is not None:
             fits = self.total is None or self.thought < self.total
             return max(1, self.thought if fits or most is None else most)
@@ -55,11 +56,6 @@ class Limits(NamedTuple):
             wanted = int(default * self.share)
             return max(1, wanted if most is None else min(wanted, most))
         return max(1, most)
-
-    def _most(self, answer_tokens: int, *, answers: bool) -> int | None:
-        if self.total is None or not answers:
-            return self.total
-        return self.total - min(answer_tokens, max(LEAST_ANSWER, self.total // 4), self.total // 2)
 
 
 def limits_of(body: Mapping[str, object]) -> Limits:

@@ -207,7 +207,8 @@ class SpecReason:
         if "" in stops:
             raise UsageError("stop = '': wants at least 1 character")
         if max_tokens is not None and "budget_tokens" not in settings:
-            policy = structs.replace(policy, budget_tokens=max(1, max_tokens - answer_share(policy, max_tokens)))
+            share = answer_share(max_tokens, policy.answer_tokens, policy.on_budget)
+            policy = structs.replace(policy, budget_tokens=max(1, max_tokens - share))
         try:
             turns = read_messages(messages)
         except Refusal as refusal:

@@ -43,7 +43,6 @@ class Settings:
     most_bytes: int = 8_000_000
     keep_alive_s: float = 10.0
     interval_s: float = 0.05
-    write_timeout_s: float = 300.0
     patience: Patience = field(default_factory=Patience)
     thought_names: tuple[str, ...] = FIELDS["reasoning_content"]
     cors_origins: tuple[str, ...] = ()
@@ -163,10 +162,7 @@ class Completions:
         pieces = stream.pieces()
         while (piece := await _unless(gone, anext(pieces, b""))) is not None:
             message = {"type": "http.response.body", "body": piece, "more_body": bool(piece)}
-            try:
-                await asyncio.wait_for(send(message), settings.write_timeout_s)
-            except TimeoutError:
-                return GONE.status
+            await send(message)
             if not piece:
                 return 200
         return GONE.status

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from sgl_specreason.method.policy import Policy
+from sgl_specreason.method.policy import OnBudget, Policy
 from sgl_specreason.plan.limits import INPUT_SPARE, TOTAL_SPARE
 from sgl_specreason.server.refusal import context_length_exceeded
 from sgl_specreason.text.steps import Author
@@ -41,11 +41,12 @@ class Fitted:
     need: dict[Author, int]
 
 
-def answer_share(policy: Policy, total_tokens: int) -> int:
-    """The tokens that are left to the answer of a thought that takes all it may; none where the policy stops at the budget."""
-    if policy.on_budget == "stop":
+def answer_share(total_tokens: int, answer_tokens: int, on_budget: OnBudget) -> int:
+    """The tokens of thought and answer together that are left to the answer (`answer_tokens` are its limit) by a thought that
+    takes all it may; none where a thought that reaches its budget has no answer."""
+    if on_budget == "stop":
         return 0
-    return min(policy.answer_tokens, max(LEAST_TOKENS, total_tokens // 4), total_tokens // 2)
+    return min(answer_tokens, max(LEAST_TOKENS, total_tokens // 4), total_tokens // 2)
 
 
 def fitted(
@@ -75,7 +76,7 @@ def fitted(
         for role, size in sizes.items()
         if role in rooms
     ]
-    budget = max(1, min([budget, total - answer_share(policy, total), *left]))
+    budget = max(1, min([budget, total - answer_share(total, policy.answer_tokens, policy.on_budget), *left]))
     need = {
         role: size.prompt + max(budget + size.judging, total + size.closing if role == answerer else budget)
         for role, size in sizes.items()

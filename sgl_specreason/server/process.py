@@ -17,7 +17,8 @@ from typing import Any
 import uvicorn
 
 from sgl_specreason.errors import EngineGone, UsageError
-from sgl_specreason.server.api import AGAIN_S, Api
+from sgl_specreason.server.answering import AGAIN_S
+from sgl_specreason.server.api import Api
 from sgl_specreason.server.call import SpecReason
 from sgl_specreason.server.connection import cut_after
 from sgl_specreason.server.guard import App, Receive, Scope, Send, refused
@@ -27,7 +28,6 @@ LOOK_S, LAST_WORDS_S = 0.25, 3.0
 SWITCH_S = 0.0005
 """So long one thread may keep others from running: with Python's own 5 ms and hundreds of them, streams fell silent for 20 s."""
 BACKLOG = 1024
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -92,7 +92,7 @@ class Speech:
 
     def _tell_until_stop(self, text: str) -> None:
         """Tells a response that is all answer, as far as a stop; one of white space counts after what can be seen only."""
-        begin = len(self._thought.said) or (0 if self._thought.told else len(text) - len(text.lstrip()))
+        begin = len(self._thought.said) or (0 if self._thought.begun else len(text) - len(text.lstrip()))
         ends = [(at, stop) for stop in self._stops if (at := text.find(stop, begin)) >= 0]
         if not ends:
             self._tell_thought(held_back(text, self._stops))
@@ -126,7 +126,7 @@ class _Text:
         self._leading = leading  # what it does not begin with; None: white space
         self._parts: list[str] = []
         self.said = ""  # of `open` and what follows it
-        self._begun = False
+        self.begun = False
 
     @property
     def told(self) -> str:
@@ -142,11 +142,11 @@ class _Text:
                 return ""
             raise RequestError(ANOTHER)
         new = text[len(self.said) :]
-        if not self._begun:
+        if not self.begun:
             new = new.lstrip(self._leading)
         if not new:
             return ""
-        self._begun, self.said = True, text
+        self.begun, self.said = True, text
         self._parts.append(new)
         return new
 

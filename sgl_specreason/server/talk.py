@@ -135,9 +135,8 @@ class Talk:
         think_end = texts.think_end if question.thinking else ""
         self.speech = Speech(emit, policy=policy, think_end=think_end, stops=question.stop)
         first = next((turn.content for turn in question.messages if turn.role == "user"), "")
-        name = hashlib.sha256(first.encode("utf-8", "surrogatepass")).hexdigest()[
-            :16
-        ]  # turns of a conversation share it
+        # the turns of a conversation share its name, and so a replica
+        name = hashlib.sha256(first.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         self.trajectory = Trajectory(
             problem_id=name,
             sample=0,

@@ -7,7 +7,7 @@ from sgl_specreason.engines import servers
 from sgl_specreason.engines.keeper import Engine
 from sgl_specreason.text.steps import Author
 
-EVERY_S, TIMEOUT_S = 1.0, 5.0
+EVERY_S = 1.0
 PATIENCE_S = 30.0
 
 
@@ -47,7 +47,7 @@ class Watch:
     def _look(self, role: Author) -> None:
         engine = self._engines[role]
         while not self._over.wait(EVERY_S):
-            if servers.said(engine.url, "/get_model_info", engine.api_key, TIMEOUT_S):
+            if servers.takes_requests(engine):
                 self._down_since.pop(role, None)
             else:
                 self._down_since.setdefault(role, time.monotonic())
