@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from accounts import Say
+from asking import Served
 from load_bare import bare
 from load_scenarios import Scene, fairness, slow_reader, storm, streams
 from load_streams import Server
 from options import Parser, at_least
-from own_server import BUNDLED, SERVE_KEY, Engines, Served, bundled_pair, server, stub_pair
+from own_server import BUNDLED, SERVE_KEY, Engines, bundled_pair, server, stub_pair
 
 STUB_POLICY: dict[str, Any] = {"budget_tokens": 800, "answer_tokens": 64, "temperature": 0.0}
 DEMO_POLICY: dict[str, Any] = {"budget_tokens": 512, "answer_tokens": 64, "step_tokens": 64, "temperature": 0.0}
@@ -110,7 +111,7 @@ def scene(engines: Engines, stub: bool, concurrency: int, out: Path, say: Say) -
         yield Scene(
             server=Server.at(served.url, SERVE_KEY),
             url=served.url,
-            pid=served.pid,
+            pid=served.process.pid,
             engines=(engines.base_url, engines.small_url),
             concurrency=concurrency,
             stub=stub,

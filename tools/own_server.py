@@ -1,22 +1,17 @@
 """Owns engines and servers of ours as processes, for tools that look at the server from outside. Knows no client."""
 
-import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import urllib3
 from accounts import Say
-
-from sgl_specreason.engines.keeper import free_port
+from asking import Served
 
 BUNDLED = Path(__file__).resolve().parent.parent / "sgl_specreason" / "demo" / "models" / "base"
-START_S, END_S = 300.0, 90.0
+END_S = 90.0
 ENGINE_KEY, SERVE_KEY = "the engines' key of a tool", "the server's key of a tool"
 
 
@@ -30,15 +25,6 @@ class Engines:
     @property
     def words(self) -> list[str]:
         return ["--base-url", self.base_url, "--small-url", self.small_url]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Served:
-    """A running server."""
-
-    url: str
-    pid: int
-    log: Path
 
 
 @contextmanager
@@ -74,32 +60,9 @@ def stub_pair(words: Sequence[str] = ()) -> Iterator[Engines]:
 @contextmanager
 def server(words: Sequence[str], log: Path, *, engine_key: str = ENGINE_KEY) -> Iterator[Served]:
     """`python -m sgl_specreason.serve` with these words, from when it is ready. Must end by itself on SIGTERM."""
-    url = f"http://127.0.0.1:{(port := free_port())}"
-    command = [sys.executable, "-m", "sgl_specreason.serve", "--port", str(port), *words]
     keys = {"SPECREASON_API_KEY": engine_key, "SPECREASON_SERVE_KEY": SERVE_KEY}
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, env=os.environ | keys, stdout=file, stderr=file)
-    try:
-        wait_until_ready(url, process, log)
-        yield Served(url=url, pid=process.pid, log=log)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-
-
-def wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    begin = time.monotonic()
-    with urllib3.PoolManager(retries=False) as pool:
-        while True:
-            if process.poll() is not None or time.monotonic() - begin > START_S:
-                raise SystemExit(f"the server is not ready; its last words:\n{log.read_text()[-2000:]}")
-            try:
-                if pool.request("GET", f"{url}/ready", timeout=5.0).status == 200:
-                    return
-            except urllib3.exceptions.HTTPError:
-                pass
-            time.sleep(0.2)
+    with Served(words, log, env=keys) as served:
+        served.ready()
+        yield served
+        if served.end(seconds=END_S) is None:
+            raise TimeoutError(f"the server does not end: {served.words[-2000:]}")

@@ -1,10 +1,8 @@
 """Owns the files of `eval/judge/` and their rows: problems with steps that are known to be right or wrong. Knows no models."""
 
-import hashlib
-import json
 import random
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +10,7 @@ from msgspec import Struct
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.paths import find
-from sgl_specreason.plan.benches import Generator, raw_rows, value_at
+from sgl_specreason.plan.benches import Generator, check_text, digest_of, raw_rows, value_at
 from sgl_specreason.plan.catalog import Source, named, read_toml
 from sgl_specreason.typed import Misfit, Positive, nearest, typed
 
@@ -68,8 +66,7 @@ class LabelledRows:
     sha256: str = field(init=False)
 
     def __post_init__(self) -> None:
-        text = "\n".join(json.dumps(asdict(problem), sort_keys=True) for problem in self.problems)
-        object.__setattr__(self, "sha256", hashlib.sha256(text.encode()).hexdigest())
+        object.__setattr__(self, "sha256", digest_of(self.problems))
 
 
 def names() -> list[str]:
@@ -131,22 +128,14 @@ def _problem(bench: LabelledBench, where: str, row: Any) -> LabelledProblem:
             right = _up_to(typed(_given(bench, row, "first_wrong"), int, bench.column("first_wrong")), len(texts))
         if not problem.strip() or any(not text.strip() for text in texts):
             raise UsageError("an empty problem or step")
-        _check_text(problem, *texts)
         row_id = str(typed(name, str | int, bench.column("id")))  # type: ignore[arg-type]
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
+    check_text(where, problem, *texts)
     whole = len(right) == len(texts) and all(right)
     return LabelledProblem(
         id=row_id, problem=problem, steps=tuple(texts[: len(right)]), right=right, closes=bench.closed and whole
     )
-
-
-def _check_text(*texts: str) -> None:
-    """Raises UsageError for half of a surrogate pair, which JSON can escape and nothing can send."""
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(f"{error.object[error.start]!r} is no text") from None
 
 
 def _given(bench: LabelledBench, row: dict[str, Any], name: Column) -> Any:

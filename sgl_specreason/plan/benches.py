@@ -59,8 +59,13 @@ class Rows:
     """A hash of the rows' contents, so that two runs can be shown to have had the same problems."""
 
     def __post_init__(self) -> None:
-        text = "\n".join(json.dumps(asdict(row), sort_keys=True) for row in self.rows)
-        object.__setattr__(self, "sha256", hashlib.sha256(text.encode()).hexdigest())
+        object.__setattr__(self, "sha256", digest_of(self.rows))
+
+
+def digest_of(rows: Iterable[Any]) -> str:
+    """The sha256 of what is read of these rows, dataclasses, in their order."""
+    text = "\n".join(json.dumps(asdict(row), sort_keys=True) for row in rows)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_rows(bench: Bench, data: Path | None = None) -> Rows:
@@ -74,17 +79,17 @@ def load_rows(bench: Bench, data: Path | None = None) -> Rows:
         raise UsageError(f"{origin}: no rows")
     seen: set[str] = set()
     for (where, _), row in zip(raw, rows, strict=True):
-        _check_text(where, row)
+        check_text(where, row.id, row.problem, row.answer, row.choices or "")
         if row.id in seen:
             raise UsageError(f"{where}: the id {row.id!r} occurs twice")
         seen.add(row.id)
     return Rows(rows=rows, origin=origin)
 
 
-def _check_text(where: str, row: Row) -> None:
+def check_text(where: str, *texts: str) -> None:
     """Raises UsageError for half of a surrogate pair, which JSON can escape and nothing can send."""
     try:
-        "".join([row.id, row.problem, row.answer, row.choices or ""]).encode()
+        "".join(texts).encode()
     except UnicodeEncodeError as error:
         raise UsageError(f"{where}: {error.object[error.start]!r} in this row is no text") from None
 

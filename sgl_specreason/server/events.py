@@ -58,6 +58,7 @@ class Account:
     answer_tokens: int
     tokens_base: int
     tokens_small: int
+    tokens_small_kept: int
     tokens_discarded: int
     steps: int
     steps_by_small: int

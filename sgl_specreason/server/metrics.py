@@ -4,8 +4,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from sgl_specreason.server.desk import Desk, Ticket
 from sgl_specreason.server.events import Account
-from sgl_specreason.server.talk import Talk, account
+from sgl_specreason.server.talk import Talk
 from sgl_specreason.server.watch import Watch
+from sgl_specreason.text.steps import Author
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 SHARES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
@@ -52,8 +53,9 @@ class Metrics:
     def ended(self, talk: Talk, ticket: Ticket) -> None:
         """Counts what a talk has taken, however it ended."""
         t = talk.trajectory
-        self._count(account(t, ticket, talk.asked), talk)
         self._queue_seconds.observe(ticket.queued_s)
+        if talk.account is not None:
+            self._count(talk.account, talk.asked.question.roles[0])
         for call in t.calls:
             self._engine_requests.labels(call.account.engine, call.purpose).inc()
             self._retries.labels(call.account.engine).inc(call.account.retries or 0)
@@ -63,15 +65,13 @@ class Metrics:
             if kept.judgement is not None and (mass := kept.judgement.label_mass) is not None:
                 self._label_mass.observe(mass)
 
-    def _count(self, taken: Account, talk: Talk) -> None:
+    def _count(self, taken: Account, answerer: Author) -> None:
         self._steps.labels("small").inc(taken.steps_by_small)
         self._steps.labels("base").inc(taken.steps - taken.steps_by_small)
         self._drafts.labels("accepted").inc(taken.accepted)
         self._drafts.labels("rejected").inc(taken.drafts - taken.accepted)
-        record = talk.trajectory.record()
-        small = record["tokens_small_kept"]
-        self._tokens.labels("small", "kept").inc(small)
-        self._tokens.labels("base", "kept").inc(taken.thinking_tokens - small)
-        self._tokens.labels("small", "discarded").inc(taken.tokens_small - small)
-        self._tokens.labels("base", "discarded").inc(taken.tokens_base - (taken.thinking_tokens - small))
-        self._tokens.labels(talk.asked.question.roles[0], "answer").inc(taken.answer_tokens)
+        kept = {"small": taken.tokens_small_kept, "base": taken.thinking_tokens - taken.tokens_small_kept}
+        for engine, written in (("small", taken.tokens_small), ("base", taken.tokens_base)):
+            self._tokens.labels(engine, "kept").inc(kept[engine])
+            self._tokens.labels(engine, "discarded").inc(written - kept[engine])
+        self._tokens.labels(answerer, "answer").inc(taken.answer_tokens)

@@ -39,7 +39,7 @@ class Recorder:
             "method": method,
             "problem": "\n\n".join(turn.content for turn in question.messages if turn.role == "user"),
             "start_s": talk.ticket.begun_s if talk.ticket else None,
-            "latency_s": talk.seconds,
+            "latency_s": talk.account.seconds if talk.account else None,
         }
         if error is None:
             taken |= {

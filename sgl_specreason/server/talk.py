@@ -114,8 +114,8 @@ def prepared(question: Question, pair: Pair) -> Prepared:
 class Talk:
     """A prepared question under way. Events go to `emit`, in the talk's threads; the last one is End, or `failed` is called.
 
-    `heard` says that texts are wanted as they grow; otherwise they come with the steps and at the end. `seconds` is how long it
-    was worked on, once it is `over`.
+    `heard` says that texts are wanted as they grow; otherwise they come with the steps and at the end. `account` is there once it
+    has been worked on.
     """
 
     def __init__(
@@ -129,8 +129,9 @@ class Talk:
     ) -> None:
         self.asked, self.control, self._pair = asked, Control(), pair
         self._emit, self._failed = emit, failed
-        self.over, self.seconds = False, 0.0
+        self.over = False
         self.ticket: Ticket | None = None  # where it has had its turn
+        self.account: Account | None = None  # where that is over
         question, texts, policy = asked.question, asked.texts, asked.fitted.policy
         think_end = texts.think_end if question.thinking else ""
         self.speech = Speech(emit, policy=policy, think_end=think_end, stops=question.stop)
@@ -160,21 +161,22 @@ class Talk:
 
         question, t = self.asked.question, self.trajectory
         method: Method | Literal["direct"] = question.method if question.thinking else "direct"
-        self.ticket, begun_s = ticket, time.monotonic()
+        self.ticket = ticket
         try:
-            self.control.check()
-            with suppress(Stopped):
-                run_trajectory(method, t, {role: self._pair.endpoints[role] for role in question.roles})
-                self.speech.finish(question.roles[0], t.answer)
-            reply = self.reply(ticket)
+            try:
+                self.control.check()
+                with suppress(Stopped):
+                    run_trajectory(method, t, {role: self._pair.endpoints[role] for role in question.roles})
+                    self.speech.finish(question.roles[0], t.answer)
+            finally:
+                self.account = account(t, ticket, self.asked)
+            reply = self._reply(self.account)
         except SpecReasonError as error:
-            self.seconds = time.monotonic() - begun_s
             self.fail(error)
         except Exception:  # a fault of ours: whoever asked must hear of it, too
             log.exception("a question failed")
             self.fail(internal())
         else:
-            self.seconds = time.monotonic() - begun_s
             self.over = True
             self._emit(End(reply=reply))
 
@@ -183,8 +185,7 @@ class Talk:
         self.over = True
         self._failed(error)
 
-    def reply(self, ticket: Ticket) -> Reply:
-        """What has become of it."""
+    def _reply(self, taken: Account) -> Reply:
         t = self.trajectory
         stopped = self.speech.stopped
         cut = not t.texts.think_end and t.truncated  # of models without think tags the thought is the answer
@@ -194,7 +195,7 @@ class Talk:
             steps=tuple(self.speech.steps),
             finish="stop" if stopped or (t.answer_finish == "stop" and not cut) else "length",
             thought_ended_by=t.stop_reason,
-            account=account(t, ticket, self.asked),
+            account=taken,
             policy=t.policy,
             matched_stop=stopped or t.matched_stop,
         )
@@ -214,6 +215,7 @@ def account(t: Trajectory, ticket: Ticket, asked: Prepared) -> Account:
         answer_tokens=record["answer_tokens"],
         tokens_base=record["tokens_base"],
         tokens_small=record["tokens_small"],
+        tokens_small_kept=record["tokens_small_kept"],
         tokens_discarded=record["tokens_discarded"],
         steps=record["steps_kept"],
         steps_by_small=record["steps_by_small"],

@@ -582,7 +582,7 @@ def test_engines_that_are_away_are_said_and_the_process_lives(monkeypatch: pytes
         def answers(*_: Any) -> bool:
             return up
 
-        monkeypatch.setattr("sgl_specreason.engines.servers.said", answers)
+        monkeypatch.setattr("sgl_specreason.engines.servers.takes_requests", answers)
         up = False
         assert until(lambda: running.get("/ready").status_code == 503)
         assert until(lambda: running.api.watch.is_away)

@@ -72,17 +72,17 @@ def test_nothing_is_made_smaller_that_fits(
     policy = Policy(budget_tokens=budget, answer_tokens=answer)
     found = fitted(policy, total, answerer="base", sizes=sizes, rooms={"base": 100_000, "small": 100_000})
     assert found.total_tokens == (total or budget + answer)
-    share = answer_share(policy, found.total_tokens)
+    share = answer_share(found.total_tokens, answer, policy.on_budget)
     assert found.policy.budget_tokens == max(1, min(budget, found.total_tokens - share))
 
 
 @given(total=TOKENS, answer=TOKENS)
 def test_of_all_tokens_some_are_left_to_the_answer(total: int, answer: int) -> None:
     assume(total > 1)
-    share = answer_share(Policy(answer_tokens=answer), total)
+    share = answer_share(total, answer, "answer")
     assert 1 <= share <= max(16, total // 4)
     assert share < total
-    assert answer_share(Policy(answer_tokens=answer, on_budget="stop"), total) == 0
+    assert answer_share(total, answer, "stop") == 0
 
 
 def test_an_engine_that_does_not_say_what_it_takes_bounds_nothing() -> None:
