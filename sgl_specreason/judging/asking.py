@@ -99,26 +99,11 @@ def askings(judges: Sequence[str], sets: Sequence[tuple[str, PromptSet]]) -> lis
 
 def said(judgement: Judgement, account: Request) -> dict[str, Any]:
     """What is recorded of an answer and of its request."""
-    return answered(judgement) | {
+    return judgement.record() | {
         "seconds": round(account.seconds, 4),
         "prompt_tokens": account.prompt_tokens,
         "cached_tokens": account.cached_tokens,
     }
-
-
-def answered(judgement: Judgement) -> dict[str, Any]:
-    """What is recorded of an answer."""
-    out: dict[str, Any] = {}
-    if judgement.score is not None:
-        out["digits"] = [round(p, 6) for p in judgement.score.probabilities]
-    if judgement.binary is not None:
-        out["p_yes"] = round(judgement.binary.p_yes, 9)
-    if judgement.label_mass is not None:
-        out["label_mass"] = round(judgement.label_mass, 6)
-    if judgement.likelihood is not None:
-        out["logprob_min"] = round(judgement.likelihood.lowest, 4)
-        out["logprob_mean"] = round(judgement.likelihood.mean, 4)
-    return out
 
 
 def thresholds(words: Sequence[str]) -> dict[ScoreRule, float]:

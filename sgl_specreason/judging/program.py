@@ -13,7 +13,7 @@ from sglang.lang.interpreter import ProgramState
 
 from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.errors import RequestError
-from sgl_specreason.judging.asking import Asking, answered, said
+from sgl_specreason.judging.asking import Asking, said
 from sgl_specreason.method.program import assess
 from sgl_specreason.method.score import DIGITS, Judgement, Score
 from sgl_specreason.method.states import fork
@@ -106,7 +106,7 @@ def decided(engine: Endpoint, asking: Asking, problem: str, steps: Sequence[str]
     total = sum(given) or 1.0
     score = Score(probabilities=tuple(p / total for p in given), label_mass=min(mass, 1.0))
     tokens = (content.get("usage") or {}).get("prompt_tokens") or 0
-    return answered(Judgement(score=score)) | {"seconds": round(seconds, 4), "prompt_tokens": tokens}
+    return Judgement(score=score).record() | {"seconds": round(seconds, 4), "prompt_tokens": tokens}
 
 
 def run(trajectory: Trajectory, solution: Solution, contents: dict[Author, Sequence[slice]]) -> None:

@@ -61,14 +61,4 @@ def _judged(judgement: Judgement | None, policy: Policy) -> dict[str, Any]:
     """What base said of a draft, as it stands in the run folder."""
     if judgement is None:
         return {}
-    out: dict[str, Any] = {"score": round(judgement.value(policy.score_rule, policy.threshold), 6)}
-    if judgement.score is not None:
-        out["digits"] = [round(p, 6) for p in judgement.score.probabilities]
-    if judgement.binary is not None:
-        out["p_yes"] = round(judgement.binary.p_yes, 6)
-    if judgement.label_mass is not None:
-        out["label_mass"] = round(judgement.label_mass, 6)
-    if judgement.likelihood is not None:
-        out["logprob_mean"] = round(judgement.likelihood.mean, 4)
-        out["logprob_min"] = round(judgement.likelihood.lowest, 4)
-    return out
+    return {"score": round(judgement.value(policy.score_rule, policy.threshold), 6)} | judgement.record()

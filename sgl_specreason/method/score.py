@@ -7,7 +7,7 @@ distribution is kept, since the most likely digit alone hides how sure the judge
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 ScoreRule = Literal["greedy", "expected", "p_ge", "p_yes", "min", "mean"]
 SCORE_RULES: tuple[ScoreRule, ...] = get_args(ScoreRule)
@@ -155,3 +155,17 @@ class Judgement:
         """The probability that base put on the labels that it was asked to choose from; None for a likelihood."""
         label = self.score or self.binary
         return label.label_mass if label else None
+
+    def record(self) -> dict[str, Any]:
+        """What is recorded of it: probabilities of the ten digits and of a yes, label mass, log-probabilities (natural)."""
+        out: dict[str, Any] = {}
+        if self.score is not None:
+            out["digits"] = [round(p, 6) for p in self.score.probabilities]
+        if self.binary is not None:
+            out["p_yes"] = round(self.binary.p_yes, 9)
+        if self.label_mass is not None:
+            out["label_mass"] = round(self.label_mass, 6)
+        if self.likelihood is not None:
+            out["logprob_mean"] = round(self.likelihood.mean, 4)
+            out["logprob_min"] = round(self.likelihood.lowest, 4)
+        return out
