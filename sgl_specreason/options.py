@@ -130,10 +130,34 @@ POLICY: dict[str, tuple[Any, str | None, str]] = {
     "gate": (
         str,
         "GATE",
-        "What decides about a draft: judge, always, never, random (with probability --gate-p), or confident (kept "
-        f"unasked where small's mean token probability is above --gate-p, else the judge decides).  [{OF_PRESET}, judge]",
+        "What decides about a draft: judge, or a control (always, never, random), or what small says of it, by "
+        "--gate-threshold: confident (its tokens' mean probability; else the judge decides), self (its own judgement; if it is "
+        "not sure the judge decides), entropy (of its first token, before it writes more), overconfident (the share of tokens "
+        f"that it is certain of).  [{OF_PRESET}, judge]",
     ),
-    "gate_p": (float, None, "The probability of --gate random and confident, 0-1.  [default: none]"),
+    "gate_threshold": (
+        float,
+        None,
+        "For the gates that go by what small says.  [default: confident 0.95, self 0.9, entropy 1 bit, overconfident 0.95]",
+    ),
+    "certain_perplexity": (
+        float,
+        None,
+        "--gate overconfident: a token with less than this perplexity is one that small is certain of.  [default: 1.05]",
+    ),
+    "hesitations": (
+        int,
+        None,
+        "--gate overconfident: so many steps in a row that hesitate (wait, maybe) hand the step to base; 0: never.  "
+        "[default: 3]",
+    ),
+    "audit": (
+        float,
+        None,
+        "The share of drafts that base judges all the same, for the record only, where such a gate decides unasked; more "
+        "than 0.  [default: 0.05]",
+    ),
+    "gate_p": (float, None, "The probability of --gate random, 0-1.  [default: none]"),
     "match_acceptance": (
         PATH,
         "RUN",

@@ -197,6 +197,13 @@ def likely(token: int) -> float:
     return -12.0 if token == ord("#") else -0.5
 
 
+def tops(char: str) -> list[list[Any]]:
+    """The likeliest tokens where this one was drawn: eight equal ones for "?", else one that is certain."""
+    return (
+        [[math.log(1 / 8), ord("?") + number, None] for number in range(8)] if char == "?" else [[0.0, ord(char), None]]
+    )
+
+
 def answer(reply: str | list[float], payload: Payload) -> Payload:
     """`reply` as SGLang would send it for this request."""
     params = payload["sampling_params"]
@@ -232,4 +239,5 @@ def answer(reply: str | list[float], payload: Payload) -> Payload:
     meta |= {"completion_tokens": len(text), "finish_reason": finish}
     if payload.get("return_logprob"):
         meta["output_token_logprobs"] = [[likely(ord(char)), ord(char), None] for char in text]
+        meta["output_top_logprobs"] = [tops(char) for char in text] if payload.get("top_logprobs_num") else []
     return {"text": text, "output_ids": [ord(char) for char in text], "meta_info": meta}

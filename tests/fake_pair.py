@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fake_engine import CharTokenizer, FakeEngine, Payload, digits
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.method.policy import Method, Policy
 from sgl_specreason.method.program import run_trajectory
-from sgl_specreason.method.trajectory import Texts, Trajectory
+from sgl_specreason.method.score import DIGITS, WORDS
+from sgl_specreason.method.trajectory import Question, Texts, Trajectory
 
 Start = Callable[..., FakeEngine]
 TURN, CLOSED_TURN = "[JUDGE]", "[JUDGE CLOSED]"
@@ -23,21 +24,31 @@ TEXTS = Texts(
     binary_closed="[YES OR NO, CLOSED]",
     close="Time is up.</think>\n\n",
     think_end="</think>",
+    own={
+        "score": Question("[SELF]", "[SELF, CLOSED]", DIGITS),
+        "binary": Question("[SELF?]", "[SELF?, CLOSED]", WORDS),
+    },
 )
 
 
 class Pair:
-    """Two scripted engines: `drafts`, `scores` and `writes` are handed out in order, the last one for ever."""
+    """Two scripted engines: `drafts`, `scores` and `writes` are handed out in order, the last one for ever; so is what small
+    says of its own drafts, `own`."""
 
-    def __init__(self, start: Start, drafts: list[Any], scores: list[Any], writes: list[Any]) -> None:
-        self.turns = {"draft": drafts, "score": scores, "write": writes}
-        self.asked: dict[str, list[str]] = {"draft": [], "score": [], "write": []}
-        self.small = start(lambda prompt, payload: self.next("draft", prompt))
+    def __init__(
+        self, start: Start, drafts: list[Any], scores: list[Any], writes: list[Any], own: Sequence[Any] = ()
+    ) -> None:
+        self.turns = {"draft": drafts, "score": scores, "write": writes, "own": list(own)}
+        self.asked: dict[str, list[str]] = {"draft": [], "score": [], "write": [], "own": []}
+        self.small = start(self.judge_oneself_or_draft)
         self.base = start(self.judge_or_write)
         self.engines = {
             role: Endpoint(engine.url, role=role, tokenizer=CharTokenizer(), timeout_s=5)
             for role, engine in (("base", self.base), ("small", self.small))
         }
+
+    def judge_oneself_or_draft(self, prompt: str, payload: Payload) -> Any:
+        return self.next("draft" if payload["sampling_params"]["max_new_tokens"] else "own", prompt)
 
     def judge_or_write(self, prompt: str, payload: Payload) -> Any:
         kind = "score" if payload["sampling_params"]["max_new_tokens"] == 0 else "write"

@@ -17,7 +17,8 @@ import pytest
 from sgl_specreason.engines import endpoint
 from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.engines.transport import Asked, Failure, Transport
-from sgl_specreason.method.trajectory import Texts
+from sgl_specreason.method.score import DIGITS, WORDS
+from sgl_specreason.method.trajectory import Question, Texts
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.conversation import Message
 from sgl_specreason.text.steps import Author
@@ -131,6 +132,8 @@ def answered(reply: str | list[float | None], payload: dict[str, Any], tokenizer
     meta["completion_tokens"] = len(text)
     if payload.get("return_logprob"):
         meta["output_token_logprobs"] = [[likely(ord(letter)), ord(letter), None] for letter in text]
+        if payload["top_logprobs_num"]:  # a vowel might have been any of two
+            meta["output_top_logprobs"] = [[[-0.7 if letter in "aeiou" else 0.0, ord(letter), None]] for letter in text]
     return {"text": text, "output_ids": tokenizer.spelt(text), "meta_info": meta}
 
 
@@ -181,4 +184,9 @@ def texts(problem: str) -> Texts:
         binary_closed=f"{after}Say: ",
         close="Time is up.</think>\n\n",
         think_end="</think>",
+        own={
+            "score": Question(f"{before}Score: ", f"{after}Score: ", DIGITS),
+            "score+likelihood": Question(f"{before}Score: ", f"{after}Score: ", DIGITS),
+            "binary": Question(f"{before}Say: ", f"{after}Say: ", WORDS),
+        },
     )

@@ -1,5 +1,6 @@
 """Owns what is read out of a server's answer: the text, log-probabilities, the account. Knows no connection."""
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -64,6 +65,18 @@ def cut_at(text: str, stop: str | list[str]) -> str:
 def logprob_of(entry: Sequence[Any]) -> float:
     """Of a token in SGLang's answer: its log-probability comes first."""
     return IMPOSSIBLE if entry[0] is None else min(max(float(entry[0]), IMPOSSIBLE), 0.0)
+
+
+def likelihoods(meta: dict[str, Any]) -> dict[str, Any]:
+    """What a model says of the tokens that it wrote: their "logprobs", and the "entropy" of the first (bits) where that is there.
+
+    An entropy is made of the likeliest tokens; all others count as one, so that it is a lower bound.
+    """
+    found: dict[str, Any] = {"logprobs": tuple(map(logprob_of, meta["output_token_logprobs"]))}
+    if tops := meta.get("output_top_logprobs"):
+        shares = [math.exp(logprob_of(entry)) for entry in tops[0]]
+        found["entropy"] = sum(-p * math.log2(p) for p in [*shares, max(1 - sum(shares), 0.0)] if p > 0)
+    return found
 
 
 def written(meta: dict[str, Any], stop: str | list[str], tokenizer: Tokenizer, vocabulary: Vocabulary) -> Written:

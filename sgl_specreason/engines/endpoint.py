@@ -4,7 +4,6 @@ Knows nothing of steps, scores or policies. For states that run in the caller's 
 inside one of the frontend's own threads would leave every later `s += ...` waiting for ever (SGLang 0.5.23).
 """
 
-import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,16 @@ from sglang.lang.ir import SglSamplingParams
 
 from sgl_specreason.engines.aborts import Aborts
 from sgl_specreason.engines.account import Aborted
-from sgl_specreason.engines.answers import CONTEXT_FULL, HALF, account_of, cut_at, logprob_of, tokens_of, written
+from sgl_specreason.engines.answers import (
+    CONTEXT_FULL,
+    HALF,
+    account_of,
+    cut_at,
+    likelihoods,
+    logprob_of,
+    tokens_of,
+    written,
+)
 from sgl_specreason.engines.control import Control
 from sgl_specreason.engines.flushing import flushed
 from sgl_specreason.engines.keys import without_keys
@@ -107,10 +115,10 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         """One request for text. Raises RequestError if it failed.
 
         `meta_info` gains "account" (Request), "finish" and "matched" (what ended it), "written" (Written), with
-        `return_logprob` "confidence" (the mean probability of what was written). A state's notes (`states.fork`): `kept` and
-        `parts` are what its text is made of (Contexts.prompt), `seed` is the request's, `rid` names one that is made ahead for
-        `abort`, `hear` is told the text as it grows, and `scored`, a number of the first parts, gives "tokens_of" (Tokens).
-        Raises Aborted, with the account, where it was aborted.
+        `return_logprob` what `likelihoods` finds. A state's notes (`states.fork`): `kept` and `parts` are what its text is made
+        of (Contexts.prompt), `seed` is the request's, `rid` names one that is made ahead for `abort`, `hear` is told the text as
+        it grows, and `scored`, a number of the first parts, gives "tokens_of" (Tokens). Raises Aborted, with the account, where
+        it was aborted.
         """
         with self._failing_as_request_error():
             params = {
@@ -123,7 +131,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
             if rid := s.variables.get("rid"):
                 data["rid"] = rid
             if sampling_params.return_logprob:
-                data["return_logprob"] = True
+                data |= {"return_logprob": True, "top_logprobs_num": sampling_params.top_logprobs_num or 0}
             meta, scored = self._generate("generate", s, data)
             finish = meta["finish_reason"]
             if finish["type"] != "abort" and not meta["account"].completion_tokens and params["max_new_tokens"]:
@@ -135,8 +143,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
                 "account": meta["account"], "finish": finish["type"], "matched": finish.get("matched"), "written": done,
             } | scored  # fmt: skip
             if sampling_params.return_logprob:
-                each = [math.exp(logprob_of(entry)) for entry in meta["output_token_logprobs"]]
-                found["confidence"] = sum(each) / len(each) if each else None
+                found |= likelihoods(meta)
             return done.text, found
 
     def select(

@@ -14,7 +14,8 @@ from sgl_specreason.results.records import CONFIG, read_config
 from sgl_specreason.results.summary import Run
 from sgl_specreason.typed import Misfit, typed
 
-GATES = ("judge", "confident")
+GATES = ("judge", "confident", "self")
+"""Those where the judge decides about some drafts at least."""
 TEMPLATES = {
     "score": ("judge", "judge_answer"),
     "binary": ("judge_binary", "judge_binary_answer"),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from sgl_specreason.method.gates import certain_share
 from sgl_specreason.method.policy import Policy
 from sgl_specreason.method.score import Judgement
 from sgl_specreason.text.steps import Author, Step
@@ -12,8 +13,9 @@ from sgl_specreason.text.steps import Author, Step
 class Kept:
     """A step that became part of the thought, and what was decided about it.
 
-    `draft` is small's, `judgement` base's of it, `others` the drafts that were judged lower. `salvaged` counts the draft's
-    first tokens that stand at the beginning of the step though base wrote the rest.
+    `draft` is small's, `judgement` base's of it, `others` the drafts that were judged lower. `unasked` says that a gate decided
+    in the judge's place, whose judgement is then for the record only: an audit. `salvaged` counts the draft's first tokens that
+    stand at the beginning of the step though base wrote the rest.
     """
 
     step: Step
@@ -21,6 +23,7 @@ class Kept:
     draft: Step | None = None
     judgement: Judgement | None = None
     accepted: bool | None = None
+    unasked: bool = False
     others: tuple[tuple[Step, Judgement | None], ...] = ()
     salvaged: int = 0
 
@@ -42,8 +45,11 @@ class Kept:
         }
         if self.draft is not None:
             out["accepted"] = self.accepted
-            if self.draft.confidence is not None:
-                out["confidence"] = round(self.draft.confidence, 6)
+            out |= _own(self.draft, policy)
+            if self.unasked:
+                out["unasked"] = True
+                if self.judgement is not None:
+                    out["agrees"] = policy.accepts(self.judgement) == self.accepted
         out |= _judged(self.judgement, policy)
         if self.draft is not None and self.by == "base":
             out["draft"] = {"text": self.draft.text, "tokens": self.draft.tokens}
@@ -55,6 +61,20 @@ class Kept:
                 for step, judgement in self.others
             ]
         return out
+
+
+def _own(draft: Step, policy: Policy) -> dict[str, Any]:
+    """What small said of its draft, where it was asked."""
+    out: dict[str, Any] = {}
+    if draft.confidence is not None:
+        out["confidence"] = round(draft.confidence, 6)
+    if (certain := certain_share(draft, policy.certain_perplexity)) is not None:
+        out["certain"] = round(certain, 6)
+    if draft.entropy is not None:
+        out["entropy"] = round(draft.entropy, 6)
+    if draft.own is not None:
+        out["self_right"], out["self_wrong"] = (round(value, 6) for value in draft.own)
+    return out
 
 
 def _judged(judgement: Judgement | None, policy: Policy) -> dict[str, Any]:

@@ -7,11 +7,13 @@ import math
 from typing import Annotated, Literal, cast
 
 from msgspec import Meta, Struct
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from sgl_specreason.errors import UsageError
+from sgl_specreason.method import gates
+from sgl_specreason.method.gates import SIGNALS, Gate, Verdict
 from sgl_specreason.method.score import JUDGES, RANGES, Judge, Judgement, ScoreRule
-from sgl_specreason.text.steps import Author
+from sgl_specreason.text.steps import Author, Step
 from sgl_specreason.typed import Count, Number, Positive, typed
 
 Method = Literal["specreason", "random", "always", "base", "small", "base+decode", "specreason+decode"]
@@ -26,8 +28,6 @@ METHODS: dict[Method, str] = {
 }
 DECODE = "+decode"
 DEFAULT_METHODS: tuple[Method, ...] = ("base", "small", "specreason")
-Gate = Literal["judge", "random", "always", "never", "confident"]
-GATES_WITH_P: tuple[Gate, ...] = ("random", "confident")
 OnBudget = Literal["answer", "stop"]
 LARGEST_ID = 2**31 - 1
 P_GE_ACCEPTS = 0.5
@@ -42,6 +42,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     gate: Gate = "judge"
     gate_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    gate_threshold: Number | None = None
+    certain_perplexity: Annotated[float, Meta(gt=1, le=1000)] = 1.05
+    hesitations: Count = 3
+    audit: Annotated[float, Meta(gt=0, le=1)] = 0.05
     judge: Judge = "score"
     judge_record: bool = True
     threshold: Number = 7.0
@@ -70,8 +74,9 @@ class Policy(Settings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         typed({name: getattr(self, name) for name in Settings.__struct_fields__}, Settings)
-        if self.gate_p is None and self.gate in GATES_WITH_P:
-            raise UsageError(f"gate {self.gate} needs a probability: give --gate-p, or --match-acceptance RUN")
+        if self.gate_p is None and self.gate == "random":
+            raise UsageError("gate random needs a probability: give --gate-p, or --match-acceptance RUN")
+        self._check_gate()
         if self.score_rule not in (rules := JUDGES[self.judge]):
             raise UsageError(f"score_rule = {self.score_rule!r}: judge {self.judge} wants {' or '.join(rules)}")
         low, high, _ = RANGES[self.score_rule]
@@ -91,24 +96,57 @@ class Policy(Settings, frozen=True, kw_only=True):
                 "eager_regenerate and salvage exclude each other: base cannot begin before it knows with what"
             )
 
-    def asks(self, confidence: float | None) -> bool:
-        """Whether base is asked about a draft whose tokens small gave this mean probability."""
-        if self.gate == "confident":
-            return not self._is_confident(confidence)
-        return self.judge_record or self.gate == "judge" or self.drafts > 1
+    def _check_gate(self) -> None:
+        """Raises UsageError; a gate that goes by a threshold gets its own where none is given."""
+        span = SIGNALS.get(self.gate)
+        if span is None:
+            if self.gate_threshold is not None:
+                raise UsageError(f"gate_threshold: gate {self.gate} has none; {', '.join(SIGNALS)} have")
+            return
+        if self.gate_threshold is None:
+            force_setattr(self, "gate_threshold", float(span.default))
+        elif not span.low <= self.gate_threshold <= span.high:
+            raise UsageError(
+                f"gate_threshold = {self.gate_threshold}: gate {self.gate} wants {span.low:g} to {span.high:g}"
+            )
+        if self.gate != "confident" and self.drafts > 1:
+            raise UsageError(f"drafts = {self.drafts}: gate {self.gate} looks at one draft only")
+        if self.gate == "self" and self.score_rule in JUDGES["likelihood"]:
+            raise UsageError(f"gate self: small cannot be asked for {self.score_rule}; it wants judge score or binary")
+        if self.gate == "entropy" and self.lookahead:
+            raise UsageError("lookahead has no effect with gate entropy: nothing is judged that it could run beside")
 
-    def decides(self, judgement: Judgement | None, *, confidence: float | None, draw: float) -> bool:
-        """Whether a draft is kept. `draw` is a number from 0 to 1, uniform and independent of everything else."""
+    def verdict(self, draft: Step, *, hesitations: int, draw: float) -> Verdict:
+        """What the gate makes of a draft by itself. `draw`: from 0 to 1, uniform and independent of everything else."""
+        at = self.gate_threshold or 0.0
         match self.gate:
             case "always":
-                return True
+                return "keep"
             case "never":
-                return False
+                return "refuse"
             case "random":
-                return self.gate_p is not None and draw < self.gate_p
-            case "confident" if self._is_confident(confidence):
-                return True
-        return judgement is not None and self.accepts(judgement)
+                return "keep" if self.gate_p is not None and draw < self.gate_p else "refuse"
+            case "confident":
+                return gates.by_confidence(draft.confidence, at)
+            case "self":
+                return gates.by_itself(draft.own, at)
+            case "entropy":
+                return gates.by_entropy(draft.entropy, at)
+            case "overconfident":
+                certain = gates.certain_share(draft, self.certain_perplexity)
+                return gates.by_overconfidence(certain, at, hesitations=hesitations, most=self.hesitations)
+        return "ask"
+
+    def asks(self, verdict: Verdict, *, draw: float) -> bool:
+        """Whether base is asked about a draft of which its gate says this, if only for the record. `draw` as in `verdict`."""
+        for_the_record = draw < self.audit if self.gate in SIGNALS else self.judge_record
+        return verdict == "ask" or for_the_record or (self.drafts > 1 and self.gate != "confident")
+
+    def decides(self, verdict: Verdict, judgement: Judgement | None) -> bool:
+        """Whether a draft is kept."""
+        if verdict == "ask":
+            return judgement is not None and self.accepts(judgement)
+        return verdict == "keep"
 
     def value(self, judgement: Judgement | None) -> float:
         """What the score rule makes of it; minus infinity where nothing was judged, or by a judge that knows no label."""
@@ -116,10 +154,10 @@ class Policy(Settings, frozen=True, kw_only=True):
             return -math.inf
         return judgement.value(self.score_rule, self.threshold)
 
-    def rank(self, judgement: Judgement | None, confidence: float | None) -> tuple[bool, float, float]:
+    def rank(self, draft: Step, judgement: Judgement | None) -> tuple[bool, float, float]:
         """What the best one of several drafts has most of: kept unasked before anything else, then the judge's value."""
-        kept = self.gate == "confident" and self._is_confident(confidence)
-        return kept, self.value(judgement), confidence or 0.0
+        kept = self.gate == "confident" and self.verdict(draft, hesitations=0, draw=0.0) == "keep"
+        return kept, self.value(judgement), draft.confidence or 0.0
 
     def accepts(self, judgement: Judgement) -> bool:
         """Whether a step with this judgement passes: its value reaches the threshold."""
@@ -131,12 +169,9 @@ class Policy(Settings, frozen=True, kw_only=True):
         return self.salvage or "likelihood" in self.judge
 
     @property
-    def wants_confidence(self) -> bool:
+    def wants_logprobs(self) -> bool:
         """Whether small is to say how likely each token of its draft was."""
-        return self.gate == "confident"
-
-    def _is_confident(self, confidence: float | None) -> bool:
-        return confidence is not None and self.gate_p is not None and confidence > self.gate_p
+        return self.gate in ("confident", "overconfident")
 
 
 def plain(method: Method) -> Method:
@@ -159,5 +194,10 @@ def policy_of(method: Method, policy: Policy) -> Policy:
         return Policy(**{name: getattr(policy, name) for name in ALONE})
     if method in ("random", "always"):
         gate: Gate = method
-        return replace(policy, gate=gate, gate_p=policy.gate_p if gate == "random" else None)
-    return policy if policy.gate in GATES_WITH_P else replace(policy, gate_p=None)
+        policy = replace(policy, gate=gate, gate_threshold=None, gate_p=policy.gate_p if gate == "random" else None)
+    elif policy.gate != "random":
+        policy = replace(policy, gate_p=None)
+    unused = [] if policy.gate == "overconfident" else ["certain_perplexity", "hesitations"]
+    unused += [] if policy.gate in SIGNALS else ["audit"]
+    defaults = dict(zip(Settings.__struct_fields__, Settings.__struct_defaults__, strict=True))
+    return replace(policy, **{name: defaults[name] for name in unused})

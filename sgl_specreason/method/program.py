@@ -3,10 +3,12 @@
 Knows no HTTP and no files. A program runs in the thread that called `run_trajectory`, what it writes ahead in one more.
 """
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import sglang as sgl
 from sglang.lang.interpreter import ProgramState
@@ -19,8 +21,8 @@ from sgl_specreason.method.loops import LOOK_TOKENS, Loops
 from sgl_specreason.method.policy import Method, plain
 from sgl_specreason.method.score import Binary, Judgement, Likelihood, Score
 from sgl_specreason.method.states import append, backend, fork
-from sgl_specreason.method.trajectory import Call, Trajectory
-from sgl_specreason.method.writing import generate, write_on, write_step
+from sgl_specreason.method.trajectory import Call, Question, Trajectory
+from sgl_specreason.method.writing import generate, write_draft, write_on, write_step
 from sgl_specreason.text.steps import BLANK_LINE, Author, Step, Written, read_step
 
 Judged = tuple[Step, Judgement | None]
@@ -40,7 +42,7 @@ def specreason(s: ProgramState, trajectory: Trajectory, small_engine: Endpoint) 
                 others: list[Judged] = []
                 if not t.base_writes_next:
                     (draft, judgement), *others = speculate(s, small, t, ahead)
-                accepted = t.decides(draft, judgement)
+                accepted, unasked = t.decides(draft, judgement), t.decides_unasked(draft)
                 ahead.settle(accepted=accepted)
                 begun = salvage(s, draft, judgement, t) if draft and not accepted else None
                 step = (
@@ -57,6 +59,7 @@ def specreason(s: ProgramState, trajectory: Trajectory, small_engine: Endpoint) 
                         draft=draft,
                         judgement=judgement,
                         accepted=accepted,
+                        unasked=unasked,
                         others=tuple(others),
                         salvaged=begun.tokens if begun else 0,
                     )
@@ -94,12 +97,13 @@ def speculate(s: ProgramState, small: ProgramState, t: Trajectory, ahead: Ahead)
     """
     if t.policy.drafts > 1:
         return compete(s, small, t)
-    draft = ahead.next_draft() or write_step(small, t, "draft")
+    draft = ahead.next_draft() or write_draft(small, t)
     while len(ahead.drafts) < t.policy.lookahead and not draft.ends_thought and not draft.is_blank:
         look_ahead(small, draft, t, ahead)
     if t.policy.eager_regenerate and t.rarely_accepts:
         f, room = fork(s), t.room
         ahead.regenerate(backend(s), lambda ticket: write_on(f, t, "regenerate", room, ticket=ticket))
+    draft = judge_oneself(small, draft, t)
     return [(draft, assess(s, draft, t))]
 
 
@@ -112,7 +116,7 @@ def compete(s: ProgramState, small: ProgramState, t: Trajectory) -> list[Judged]
 
     with ThreadPoolExecutor(t.policy.drafts) as pool:
         judged = list(pool.map(one, range(t.policy.drafts)))
-    return sorted(judged, key=lambda pair: t.policy.rank(pair[1], pair[0].confidence), reverse=True)
+    return sorted(judged, key=lambda pair: t.policy.rank(*pair), reverse=True)
 
 
 def look_ahead(small: ProgramState, draft: Step, t: Trajectory, ahead: Ahead) -> None:
@@ -140,18 +144,10 @@ def look_ahead(small: ProgramState, draft: Step, t: Trajectory, ahead: Ahead) ->
 
 def assess(s: ProgramState, draft: Step, t: Trajectory) -> Judgement | None:
     """Base's judgement of a drafted step, from one prefill over its cached context; None where it is not asked."""
-    if draft.is_blank or not t.policy.asks(draft.confidence):
+    if not t.asks(draft):
         return None
-    judge, closed = t.policy.judge, draft.ending == "think_end"
-    turn, labels = (t.texts.judge_closed if closed else t.texts.judge_open), t.texts.digits
-    if judge == "binary":
-        turn, labels = (t.texts.binary_closed if closed else t.texts.binary_open), t.texts.words
-    elif judge == "likelihood":
-        turn, labels = "", ()
-    f = fork(s, scored=len(draft.parts) if t.policy.wants_likelihood else 0)
-    append(f, *draft.parts, turn)
-    f += sgl.select("judgement", choices=list(labels)) if labels else sgl.gen("judgement", max_tokens=0)
-    meta = f.get_meta_info("judgement")
+    judge = t.policy.judge
+    meta = ask(s, draft, t.texts.question(judge), scored=t.policy.wants_likelihood)
     t.calls.append(Call("judge", meta["account"]))
     tokens = meta.get("tokens_of")
     return Judgement(
@@ -159,6 +155,30 @@ def assess(s: ProgramState, draft: Step, t: Trajectory) -> Judgement | None:
         binary=Binary.from_logprobs(meta["logprobs"]) if judge == "binary" else None,
         likelihood=Likelihood(logprobs=tokens.logprobs, token_ids=tokens.ids) if tokens else None,
     )
+
+
+def judge_oneself(small: ProgramState, draft: Step, t: Trajectory) -> Step:
+    """The draft with small's own judgement of it, where the gate goes by that (ConfSpec, arXiv 2602.18447)."""
+    if t.policy.gate != "self" or draft.is_blank:
+        return draft
+    meta = ask(small, draft, t.texts.own[t.policy.judge])
+    t.calls.append(Call("self", meta["account"]))
+    shares = [math.exp(value) for value in meta["logprobs"]]
+    right = shares[:1] if t.policy.judge == "binary" else shares[math.ceil(t.policy.threshold) :]
+    return replace(draft, own=(sum(right), sum(shares) - sum(right)))
+
+
+def ask(s: ProgramState, draft: Step, question: Question, *, scored: bool = False) -> dict[str, Any]:
+    """What the model behind `s` says of a draft: the labels' log-probabilities and, if `scored`, those of the draft's tokens."""
+    f = fork(s, scored=len(draft.parts) if scored else 0)
+    append(f, *draft.parts, question.closed if draft.ending == "think_end" else question.opened)
+    f += (
+        sgl.select("judgement", choices=list(question.labels))
+        if question.labels
+        else sgl.gen("judgement", max_tokens=0)
+    )
+    meta: dict[str, Any] = f.get_meta_info("judgement")
+    return meta
 
 
 def salvage(s: ProgramState, draft: Step, judgement: Judgement | None, t: Trajectory) -> Step | None:

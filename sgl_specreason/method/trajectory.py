@@ -6,15 +6,17 @@ Knows no engine; the programs write into it, the run folder's record is read fro
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
 from sgl_specreason.engines.account import Request
 from sgl_specreason.engines.control import Control
+from sgl_specreason.method.gates import Verdict, hesitates
 from sgl_specreason.method.kept import Kept
 from sgl_specreason.method.live import Live
 from sgl_specreason.method.loops import Loops
 from sgl_specreason.method.policy import Policy
-from sgl_specreason.method.score import DIGITS, WORDS, Judgement
+from sgl_specreason.method.score import DIGITS, JUDGES, WORDS, Judge, Judgement
 from sgl_specreason.text.context import Contexts
 from sgl_specreason.text.steps import Author, Step, pieces
 
@@ -23,7 +25,7 @@ RECENT = 8
 
 
 class Call(NamedTuple):
-    """One request and what it was for: "draft", "judge", "regenerate", "think" or "answer".
+    """One request and what it was for: "draft", "self" (small judging its own), "judge", "regenerate", "think" or "answer".
 
     `dropped` says that it was made ahead of a decision, and for nothing.
     """
@@ -43,13 +45,21 @@ def _uniform(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
 
 
+class Question(NamedTuple):
+    """What asks a model for its judgement of a step: after one that leaves the thought open, after one that has closed it; and
+    its answers as the model writes them there. No answers: nothing is asked, the step's own tokens are looked at."""
+
+    opened: str
+    closed: str
+    labels: tuple[str, ...]
+
+
 @dataclass(slots=True, kw_only=True)
 class Texts:
     """The rendered texts of one problem: each model's prompt, base's judge turns, the closing of a thought.
 
-    A judge turn comes after a step that leaves the thought open, or after one that has closed it; `digits` and `words` are
-    its answers as base writes them there. `contents` says where in a prompt stands what others wrote, of which nothing is a
-    control token.
+    `digits` and `words` are the answers as base writes them; `own` asks small in a judge's place, where it judges its own steps.
+    `contents` says where in a prompt stands what others wrote, of which nothing is a control token.
     """
 
     prompts: dict[Author, str]
@@ -62,6 +72,20 @@ class Texts:
     digits: tuple[str, ...] = DIGITS
     words: tuple[str, ...] = WORDS
     contents: dict[Author, tuple[slice, ...]] = field(default_factory=dict)
+    own: dict[Judge, Question] = field(default_factory=dict)
+
+    def question(self, judge: Judge) -> Question:
+        """What asks base."""
+        if judge == "binary":
+            return Question(self.binary_open, self.binary_closed, self.words)
+        if judge == "likelihood":
+            return Question("", "", ())
+        return Question(self.judge_open, self.judge_closed, self.digits)
+
+    def turns(self, role: Author) -> list[str]:
+        """Everything that may be appended to a step for this model's judgement."""
+        asked = list(self.own.values()) if role == "small" else [self.question(judge) for judge in JUDGES]
+        return ["", *(turn for question in asked for turn in (question.opened, question.closed))]
 
     @property
     def think_stops(self) -> list[str]:
@@ -138,12 +162,40 @@ class Trajectory:
         """Whether the next step is one of the first that base writes unasked."""
         return len(self.kept) < self.policy.first_n
 
+    def verdict(self, draft: Step) -> Verdict:
+        """What the gate makes of the next step's draft. What is blank is never kept."""
+        hesitations = self._hesitations(draft) if self.policy.gate == "overconfident" else 0
+        found = self.policy.verdict(draft, hesitations=hesitations, draw=self._draw)
+        return "refuse" if draft.is_blank else found
+
+    def asks(self, draft: Step) -> bool:
+        """Whether base is asked about this draft, if only for the record."""
+        return not draft.is_blank and self.policy.asks(self.verdict(draft), draw=self._draw)
+
+    def ends_at(self, glimpse: Step) -> bool:
+        """Whether the gate refuses a step by its first token, and nobody wants to see the rest of it for the record."""
+        verdict = self.policy.verdict(glimpse, hesitations=0, draw=self._draw)
+        return verdict == "refuse" and not self.policy.asks(verdict, draw=self._draw)
+
     def decides(self, draft: Step | None, judgement: Judgement | None) -> bool:
-        """Whether this draft is kept as the next step. What is blank never is."""
-        if draft is None or draft.is_blank:
-            return False
-        draw = _uniform(f"{self.sampling_seed}\0{len(self.kept)}")
-        return self.policy.decides(judgement, confidence=draft.confidence, draw=draw)
+        """Whether this draft is kept as the next step."""
+        return draft is not None and self.policy.decides(self.verdict(draft), judgement)
+
+    def decides_unasked(self, draft: Step | None) -> bool:
+        """Whether a gate decides about this draft in the judge's place. If it is judged all the same, that is an audit."""
+        return draft is not None and self.policy.gate != "judge" and self.verdict(draft) != "ask"
+
+    @property
+    def _draw(self) -> float:
+        """The next step's, for its coin or its audit."""
+        return _uniform(f"{self.sampling_seed}\0{len(self.kept)}")
+
+    def _hesitations(self, draft: Step) -> int:
+        """How many steps in a row hesitate, which small has written, with this one."""
+        if not hesitates(draft.text):
+            return 0
+        before = takewhile(lambda kept: kept.by == "small" and hesitates(kept.step.text), reversed(self.kept))
+        return 1 + sum(1 for _ in before)
 
     def keep(self, kept: Kept) -> None:
         """Makes a step part of the thought, and ends the thought where the step, a loop or the budget does."""

@@ -18,6 +18,9 @@ from sgl_specreason.method.states import append, backend, fork, noted
 from sgl_specreason.method.trajectory import Call, Trajectory
 from sgl_specreason.text.steps import BLANK_LINE, Author, Step, read_step, wants_more
 
+TOP = 100
+"""How many of the likeliest tokens an entropy is made of; the others count as one."""
+
 
 def write_step(s: ProgramState, t: Trajectory, purpose: str, *, begun: Step | None = None, number: int = 0) -> Step:
     """The next step by the model behind `s`, written on a fork of it.
@@ -29,6 +32,20 @@ def write_step(s: ProgramState, t: Trajectory, purpose: str, *, begun: Step | No
         return write_on(f, t, purpose, t.room, number=number)
     append(f, *begun.parts)
     return write_on(f, t, purpose, t.room - begun.tokens, begun=begun)
+
+
+def write_draft(s: ProgramState, t: Trajectory) -> Step:
+    """The next step by small; where the gate refuses it by its first token, that is all of it (GlimpRouter, arXiv 2601.05110).
+
+    What comes after the first token is what would have come without looking at it.
+    """
+    if t.policy.gate != "entropy" or t.room < 2:
+        return write_step(s, t, "draft")
+    glimpse = write_on(fork(s), t, "draft", 1)
+    goes_on = glimpse.ending == "cap" or wants_more(glimpse, min_step_tokens=t.policy.min_step_tokens, room=t.room - 1)
+    if not goes_on or t.ends_at(glimpse):
+        return glimpse
+    return write_step(s, t, "draft", begun=glimpse)
 
 
 def write_on(
@@ -46,7 +63,8 @@ def write_on(
     With a `ticket` it is written ahead: under its name, and only as long as it is wanted.
     """
     step, calls = begun, t.calls
-    confidence = purpose == "draft" and t.policy.wants_confidence
+    logprobs = purpose == "draft" and t.policy.wants_logprobs
+    glimpse = purpose == "draft" and t.policy.gate == "entropy" and begun is None
     if ticket is not None:
         calls = ticket.calls
         f.set_var("rid", ticket.rid)
@@ -55,7 +73,17 @@ def write_on(
         heard = None if ticket or purpose == "draft" else step.text if step else ""
         try:
             stop = [BLANK_LINE, *t.texts.think_stops]
-            meta = generate(f, t, purpose, max_tokens=room, stop=stop, logprobs=confidence, number=number, before=heard)
+            meta = generate(
+                f,
+                t,
+                purpose,
+                max_tokens=room,
+                stop=stop,
+                logprobs=logprobs,
+                entropy=glimpse,
+                number=number,
+                before=heard,
+            )
         except Aborted as aborted:
             calls.append(Call(purpose, aborted.account))
             raise
@@ -66,7 +94,13 @@ def write_on(
         calls.append(Call(purpose, meta["account"]))
         tokens = meta["account"].completion_tokens
         piece = read_step(
-            meta["written"], tokens, meta["finish"], t.texts.think_end, before=before, confidence=meta.get("confidence")
+            meta["written"],
+            tokens,
+            meta["finish"],
+            t.texts.think_end,
+            before=before,
+            logprobs=meta.get("logprobs"),
+            entropy=meta.get("entropy"),
         )
         step = step.joined(piece) if step else piece
         room -= tokens
@@ -83,13 +117,14 @@ def generate(
     max_tokens: int,
     stop: list[str],
     logprobs: bool = False,
+    entropy: bool = False,
     number: int = 0,
     before: str | None = None,
 ) -> dict[str, Any]:
     """Has the model behind a fork go on writing, with the trajectory's sampling, and returns what the endpoint says of it.
 
-    SGLang's own defaults are 128 tokens and temperature 1. A text that is certain to stay is heard while it grows: then `before`
-    says what there is of it already.
+    `logprobs` are of its tokens, `entropy` is of the first one. SGLang's own defaults are 128 tokens and temperature 1. A text
+    that is certain to stay is heard while it grows: then `before` says what there is of it already.
     """
     author = cast(Author, backend(f).role)
     f.set_var("seed", t.seed_of(purpose, author, number))
@@ -105,7 +140,8 @@ def generate(
         top_p=t.policy.top_p,
         top_k=t.policy.top_k,
         min_p=t.policy.min_p,
-        return_logprob=logprobs,
+        return_logprob=logprobs or entropy,
+        top_logprobs_num=TOP if entropy else 0,
     )
     meta: dict[str, Any] = f.get_meta_info("text")
     noted(f, meta["written"])

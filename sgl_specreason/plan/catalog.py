@@ -236,13 +236,14 @@ def build_policy(*layers: dict[str, Any]) -> Policy:
     """A policy from settings of which the later ones win. Raises UsageError for unknown names and bad values.
 
     A layer that asks for another judge, or for a rule with another range, without saying more, gets the rule and the
-    threshold that go with it and not those of an earlier layer; one that asks for several drafts gets no lookahead.
+    threshold that go with it and not those of an earlier layer; one that asks for several drafts, or for a gate that needs no
+    judge to run beside, gets no lookahead.
     """
     merged: dict[str, Any] = {}
     for layer in layers:
         typed(layer, Settings)
         merged |= layer
-        if layer.get("drafts", 1) > 1 and "lookahead" not in layer:
+        if (layer.get("drafts", 1) > 1 or layer.get("gate") == "entropy") and "lookahead" not in layer:
             merged["lookahead"] = 0
         rules = JUDGES[merged.get("judge", "score")]
         if "judge" in layer and "score_rule" not in layer and merged.get("score_rule", "greedy") not in rules:

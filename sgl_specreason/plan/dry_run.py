@@ -144,10 +144,10 @@ def _prompts(plan: Plan, row: Row, served: dict[Author, ChatFormat] | None) -> l
 
 
 def judge_turn(plan: Plan, texts: Texts) -> str:
-    """What asks base for its judgement of a step."""
-    turns = {"binary": texts.binary_open, "likelihood": "none: the step's own tokens are looked at"}
-    asked = dict.fromkeys(turns.get(variant.policy.judge, texts.judge_open) for variant in plan.variants)
-    return "\n".join(asked)
+    """What asks base for its judgement of a step, and small for its own."""
+    judges = dict.fromkeys(texts.question(variant.policy.judge).opened for variant in plan.variants)
+    asked = [turn or "none: the step's own tokens are looked at" for turn in judges]
+    return "\n".join([*asked, *(f"small: {question.opened}" for question in texts.own.values())])
 
 
 def _settings(plan: Plan) -> dict[str, object]:

@@ -205,8 +205,7 @@ def _cache_room(role: Author, tokens: int) -> Room:
 def rest_of(vocabulary: Vocabulary, texts: Texts, variant: Variant, role: Author) -> int:
     """The most tokens that a request needs beyond prompt and budget: the judge's turn, or closing the thought and the answer."""
     policy = variant.policy
-    judging = not is_alone(variant.method) and role == "base"
-    turns = (texts.judge_open, texts.judge_closed, texts.binary_open, texts.binary_closed) if judging else ("",)
+    turns = [""] if is_alone(variant.method) else texts.turns(role)
     needed = [len(vocabulary.ids(turn)) + INPUT_SPARE for turn in turns]
     if _answers(variant) == role:
         closings = [f"\n{texts.think_end}{BLANK_LINE}"]

@@ -17,8 +17,8 @@ from msgspec import structs
 from sgl_specreason.engines.decode import Decode
 from sgl_specreason.engines.servers import EngineSpec
 from sgl_specreason.method.policy import ALONE, Method, Policy, is_alone, plain
-from sgl_specreason.method.score import DIGITS, WORDS
-from sgl_specreason.method.trajectory import Texts, Trajectory, sampling_seed
+from sgl_specreason.method.score import DIGITS, WORDS, Judge
+from sgl_specreason.method.trajectory import Question, Texts, Trajectory, sampling_seed
 from sgl_specreason.plan.benches import Row, Rows
 from sgl_specreason.plan.catalog import Bench, Sweep
 from sgl_specreason.plan.checkpoints import identity
@@ -199,17 +199,26 @@ class Plan:
             words=words,
             close=self.prompts["close"].fill(think_end=base.think_end),
             think_end=base.think_end,
+            own=self._own_questions(chats),
         )
 
-    def _question(self, base: ChatFormat, template: str, labels: tuple[str, ...]) -> tuple[str, str, tuple[str, ...]]:
-        """A judge's turn in an open and in a closed thought, and its answers; checked where a variant asks this judge."""
+    def _question(self, chat: ChatFormat, template: str, labels: tuple[str, ...]) -> Question:
+        """A judge's turn and its answers, which are checked where a variant asks this judge."""
         asked = {variant.policy.judge for variant in self.variants}
         if not asked & ({"binary"} if template == "judge_binary" else {"score", "score+likelihood"}):
-            opened, closed = (base.judge_turn(self.prompts, template, thinking=thinking) for thinking in (True, False))
-            return opened, closed, labels
-        opened, words = base.question(self.prompts, template, labels, thinking=True)
-        closed, _ = base.question(self.prompts, template, labels, thinking=False)
-        return opened, closed, words
+            opened, closed = (chat.judge_turn(self.prompts, template, thinking=thinking) for thinking in (True, False))
+            return Question(opened, closed, labels)
+        opened, words = chat.question(self.prompts, template, labels, thinking=True)
+        closed, _ = chat.question(self.prompts, template, labels, thinking=False)
+        return Question(opened, closed, words)
+
+    def _own_questions(self, chats: dict[Author, ChatFormat]) -> dict[Judge, Question]:
+        """What asks small about its own step, by the judge, where a variant's gate goes by that."""
+        judges = {variant.policy.judge for variant in self.variants if variant.policy.gate == "self"}
+        asked: dict[Judge, tuple[str, tuple[str, ...]]] = {
+            judge: ("judge_binary", WORDS) if judge == "binary" else ("judge", DIGITS) for judge in judges
+        }
+        return {judge: self._question(chats["small"], *words) for judge, words in asked.items() if "small" in chats}
 
     def trajectory(self, variant: Variant, row: Row, sample: int, chats: dict[Author, ChatFormat]) -> Trajectory:
         """A trajectory of this problem, ready to run. Variants share no cache, or one would run on what another computed."""

@@ -11,6 +11,7 @@ from msgspec import structs
 from sgl_specreason.engines.decode import Decode
 from sgl_specreason.engines.servers import ROLES
 from sgl_specreason.errors import UsageError
+from sgl_specreason.method.gates import SIGNALS
 from sgl_specreason.method.policy import ALONE, DEFAULT_METHODS, METHODS, Method, Policy, is_alone, policy_of
 from sgl_specreason.plan import catalog
 from sgl_specreason.plan.benches import Rows, load_rows
@@ -137,8 +138,14 @@ def _variants(options: Options, sweep: Sweep | None, *layers: dict[str, Any]) ->
     methods = _methods(options.methods or (sweep.methods if sweep else DEFAULT_METHODS))
     given = _given(options)
     policies = [catalog.build_policy(*layers, given, point) for point in (sweep.points() if sweep else [{}])]
-    found = (Variant(method, policy_of(method, policy)) for policy in policies for method in methods)
-    return tuple(dict.fromkeys(found))
+    found = tuple(
+        dict.fromkeys(Variant(method, policy_of(method, policy)) for policy in policies for method in methods)
+    )
+    if "gate_p" in given and not any(variant.policy.gate == "random" for variant in found):
+        raise UsageError(
+            f"--gate-p and --match-acceptance are for a coin: give --method random; {', '.join(SIGNALS)} have --gate-threshold"
+        )
+    return found
 
 
 def _given(options: Options) -> dict[str, Any]:

@@ -26,14 +26,14 @@ DIGIT_THRESHOLDS = tuple(range(10))
 Floats = Sequence[float] | NDArray[Any]
 
 
-SAID = ("p_yes", "label_mass", "logprob_mean", "logprob_min", "confidence")
+SAID = ("p_yes", "label_mass", "logprob_mean", "logprob_min", "confidence", "certain", "entropy", "self_right")
 COLUMNS = np.dtype(
     [("digits", "f8", (10,)), *((name, "f8") for name in SAID), ("step_right", "f8"), ("ended_right", "?")]
 )
 Drafts = NDArray[np.void]
 """Drafts as their judge saw them, a row each: there are millions of them. NaN is what it was not asked for, and as `step_right`
 what nobody knows."""
-_COLUMN_OF = {"min": "logprob_min", "mean": "logprob_mean", "p_yes": "p_yes", "confidence": "confidence"}
+_COLUMN_OF = {"min": "logprob_min", "mean": "logprob_mean"}
 
 
 def rows(found: Iterable[tuple[Said, bool | None, bool]]) -> Drafts:
@@ -58,7 +58,9 @@ def signal(drafts: Drafts, name: str) -> NDArray[np.float64]:
         return np.where(np.isnan(digits[:, 0]), math.nan, digits.argmax(axis=1))
     if name == "expected":
         return np.asarray(np.einsum("ij,j", digits, np.arange(10.0)))
-    return np.asarray(drafts[_COLUMN_OF[name]])
+    if name == "entropy":
+        return np.asarray(-drafts["entropy"])
+    return np.asarray(drafts[_COLUMN_OF.get(name, name)])
 
 
 SIGNALS = {
@@ -68,6 +70,9 @@ SIGNALS = {
     "min": "least log-probability of a token",
     "mean": "mean log-probability of its tokens",
     "confidence": "small's own mean token probability",
+    "certain": "share of tokens that small is certain of",
+    "entropy": "entropy of small's first token, turned round",
+    "self_right": "small's own judgement",
 }
 
 

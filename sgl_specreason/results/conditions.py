@@ -1,6 +1,6 @@
 """Owns what stands under a table of runs: what its columns mean, and what no number may be without. Knows no columns' cells."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from sgl_specreason.results import labels, stats
 from sgl_specreason.results.estimates import difference, estimate
@@ -72,7 +72,20 @@ def _remarks(names: Sequence[str], summaries: Sequence[Summary]) -> list[str]:
         for name, summary in of
         if summary.retries
     ]
+    lines += [f"{name}: {words}" for name, summary in of for words in _audits(summary)]
     return lines + [_warning(name, s) for name, s in of if s.judged_steps and s.label_mass_mean < 0.5]
+
+
+def _audits(summary: Summary) -> Iterator[str]:
+    """How far the judge is of a gate's mind, where one decided in its place."""
+    for how, audit in summary.audits.items():
+        words = f"{counted(audit.unasked, 'draft')} {how} unasked"
+        if audit.audited:
+            share = estimate(audit.disagreement, audit.disagreement_ci95, ".1f", 100)
+            other = "refused" if how == "kept" else "kept"
+            yield f"{words}; of {audit.audited} judged for the record the judge would have {other} {share} %."
+        else:
+            yield f"{words}; none was judged for the record."
 
 
 def _warning(name: str, summary: Summary) -> str:

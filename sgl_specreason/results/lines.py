@@ -4,6 +4,7 @@ As in `schema.py`, only what somebody reads is here, and what an older version d
 for it.
 """
 
+from collections import Counter
 from typing import Annotated
 
 from msgspec import Meta, field
@@ -26,6 +27,10 @@ class Said(Data, frozen=True, kw_only=True):
     logprob_mean: Number | None = None
     logprob_min: Number | None = None
     confidence: Share | None = None
+    certain: Share | None = None
+    entropy: Number | None = None
+    self_right: Share | None = None
+    self_wrong: Share | None = None
 
 
 class Draft(Said, frozen=True, kw_only=True):
@@ -36,10 +41,15 @@ class Draft(Said, frozen=True, kw_only=True):
 
 
 class Step(Draft, frozen=True, kw_only=True):
-    """A step of the thought. What was said is said of `draft` where there is one, which this step replaced."""
+    """A step of the thought. What was said is said of `draft` where there is one, which this step replaced.
+
+    `unasked`: a gate decided in the judge's place. `agrees`: whether the judge, asked for the record, would have decided so, too.
+    """
 
     by: Author
     accepted: bool | None = None
+    unasked: bool = False
+    agrees: bool | None = None
     draft: Draft | None = None
     others: list[Draft] = field(default_factory=list)
     salvaged: Count = 0
@@ -85,6 +95,17 @@ class _Counted(Data, frozen=True, kw_only=True):
     cached_tokens: Count = 0
 
 
+class Audits(Data, frozen=True, kw_only=True):
+    """Of the drafts that a gate kept or refused unasked: how many, how many were judged all the same, and to the contrary."""
+
+    unasked_kept: Count = 0
+    audited_kept: Count = 0
+    disagreed_kept: Count = 0
+    unasked_refused: Count = 0
+    audited_refused: Count = 0
+    disagreed_refused: Count = 0
+
+
 class _Told(_Counted, frozen=True, kw_only=True):
     """And what was written and asked."""
 
@@ -118,6 +139,17 @@ class _Told(_Counted, frozen=True, kw_only=True):
         return sum(
             request.completion_tokens / request.accept_length for request in self.requests if request.accept_length
         )
+
+    @property
+    def audits(self) -> Audits:
+        counts: Counter[str] = Counter()
+        for step in self.steps:
+            if step.unasked:
+                how = "kept" if step.accepted else "refused"
+                counts[f"unasked_{how}"] += 1
+                counts[f"audited_{how}"] += step.agrees is not None
+                counts[f"disagreed_{how}"] += step.agrees is False
+        return Audits(**counts)
 
     @property
     def label_mass_sum(self) -> float:
@@ -168,3 +200,4 @@ class Outcome(_Counted, frozen=True, kw_only=True):
     verify_steps: float = 0.0
     label_mass_sum: float = 0.0
     label_masses: int = 0
+    audits: Audits = Audits()

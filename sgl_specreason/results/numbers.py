@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sgl_specreason.results import stats
 from sgl_specreason.results.lines import Outcome
-from sgl_specreason.results.schema import Conditions, Config, Policy, ReplaySummary, Summary
+from sgl_specreason.results.schema import Audit, Conditions, Config, Policy, ReplaySummary, Summary
 from sgl_specreason.typed import typed
 
 T = TypeVar("T")
@@ -123,10 +123,34 @@ def _steps(done: Sequence[Outcome]) -> dict[str, Any]:
         "acceptance": stats.share(accepted, drafts),
         "offloaded_steps_share": stats.share(_total(done, "steps_by_small"), steps),
         "judge_requests": _total(done, "judge_requests"),
+        "audits": _audits(done),
         "label_mass_mean": _total(done, "label_mass_sum") / masses if masses else math.nan,
         "truncated_share": stats.share(_total(done, "truncated"), len(done)),
         "loops": sum(outcome.stop_reason == "loop" for outcome in done),
     }
+
+
+def _audits(done: Sequence[Outcome]) -> dict[Literal["kept", "refused"], Audit]:
+    """What the judge says of the drafts that a gate decided about unasked; nothing of a kind of which there are none."""
+    found: dict[Literal["kept", "refused"], Audit] = {}
+    for how in ("kept", "refused"):
+        counts = [
+            [getattr(one.audits, f"{what}_{how}") for what in ("unasked", "audited", "disagreed")] for one in done
+        ]
+        unasked, audited, disagreed = map(sum, zip(*counts, strict=True)) if counts else (0, 0, 0)
+        groups: dict[str, list[tuple[int, int]]] = {}
+        for outcome, (_, of, against) in zip(done, counts, strict=True):
+            groups.setdefault(outcome.problem_id, []).append((against, of))
+        shares = [sum(a for a, _ in group) / of for group in groups.values() if (of := sum(n for _, n in group))]
+        if unasked:
+            found[how] = Audit(
+                unasked=unasked,
+                audited=audited,
+                disagreed=disagreed,
+                disagreement=stats.mean(shares),
+                disagreement_ci95=stats.mean_ci95(shares),
+            )
+    return found
 
 
 TOTALS = (

@@ -5,7 +5,7 @@ default, where one can stand for it.
 """
 
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -131,6 +131,19 @@ class Conditions(Struct, frozen=True, kw_only=True):
     replicas: dict[str, int] | None
 
 
+class Audit(Struct, frozen=True, kw_only=True):
+    """The drafts that a gate kept, or refused, unasked: how many, how many of them were judged all the same, and to the contrary.
+
+    `disagreement`: the mean over problems of the share judged to the contrary, with its 95 % interval by problem.
+    """
+
+    unasked: int
+    audited: int
+    disagreed: int
+    disagreement: float
+    disagreement_ci95: tuple[float, float]
+
+
 class Summary(Struct, frozen=True, kw_only=True):
     """summary.json of one run; what is NaN here is null there."""
 
@@ -174,6 +187,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     tokens_salvaged: int
     answer_tokens: int
     judge_requests: int
+    audits: dict[Literal["kept", "refused"], Audit]
     label_mass_mean: float
     prompt_tokens: int
     cached_tokens: int

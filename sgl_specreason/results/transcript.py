@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from sgl_specreason.errors import UsageError
-from sgl_specreason.results.lines import Finished, Record, Said
+from sgl_specreason.results.lines import Finished, Record, Said, Step
 from sgl_specreason.results.records import trajectories
 from sgl_specreason.results.summary import Run
 from sgl_specreason.words import counted
@@ -70,11 +70,12 @@ def lines_of(run: Run, record: Record) -> Iterator[str]:
 
 
 def _said(said: Said) -> str:
-    """The judge's number, and its ten digits as small bars."""
+    """The judge's number, and its ten digits as small bars; and that it was not the judge who decided."""
+    unasked = ", unasked" if isinstance(said, Step) and said.unasked else ""
     if said.score is None:
-        return ""
+        return unasked
     bars = "".join(BAR[round(p * (len(BAR) - 1))] for p in said.digits)
-    return f", score {said.score:zg}" + (f" [{bars}]" if bars else "")
+    return f"{unasked}, score {said.score:zg}" + (f" [{bars}]" if bars else "")
 
 
 def _text(text: str, record: Record) -> str:

@@ -93,11 +93,10 @@ def prepared(question: Question, pair: Pair) -> Prepared:
     for role in question.roles:
         vocabulary = chats[role].vocabulary
         count = vocabulary.ids
-        turns = (texts.judge_open, texts.judge_closed, texts.binary_open, texts.binary_closed)
         closings = (BLANK_LINE + texts.close, f"\n{texts.think_end}{BLANK_LINE}")
         sizes[role] = Size(
             prompt=len(vocabulary.framed(openings[role].prompt, openings[role].contents)),
-            judging=max(len(count(turn)) for turn in turns) if question.drafts and role == "base" else 0,
+            judging=max(len(count(turn)) for turn in texts.turns(role)) if question.drafts else 0,
             closing=max(len(count(text)) for text in closings) if question.thinking else 0,
         )
     fits = fitted(

@@ -3,6 +3,7 @@
 Knows nothing of engines, scores or policies.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -38,19 +39,27 @@ class Step:
     """What one model wrote as one step.
 
     `text` ends with its blank line or think tag if it has one; `tokens` is what the engine generated for it, `written` its
-    parts as they came. `confidence` is the mean probability that its writer gave these tokens, where that was asked for.
+    parts as they came. What its writer said of it, where that was asked for: `logprobs` of its tokens (natural), the `entropy`
+    of the first one (bits), and as its `own` judge the probabilities that it is right, and wrong.
     """
 
     text: str
     tokens: int
     ending: Ending
-    confidence: float | None = None
     written: tuple[Written, ...] = ()
+    logprobs: tuple[float, ...] | None = None
+    entropy: float | None = None
+    own: tuple[float, float] | None = None
 
     @property
     def parts(self) -> tuple[Written, ...]:
         """What it is made of; joined, the texts are its text."""
         return self.written or (Written(self.text),)
+
+    @property
+    def confidence(self) -> float | None:
+        """The mean probability that its writer gave its tokens."""
+        return sum(map(math.exp, self.logprobs)) / len(self.logprobs) if self.logprobs else None
 
     @property
     def ends_thought(self) -> bool:
@@ -63,15 +72,14 @@ class Step:
 
     def joined(self, more: "Step") -> "Step":
         """This step with a further piece after it."""
-        tokens, confidence = self.tokens + more.tokens, None
-        if self.confidence is not None and more.confidence is not None:
-            confidence = (self.tokens * self.confidence + more.tokens * more.confidence) / max(tokens, 1)
+        known = self.logprobs is not None and more.logprobs is not None
         return Step(
             text=self.text + more.text,
-            tokens=tokens,
+            tokens=self.tokens + more.tokens,
             ending=more.ending,
-            confidence=confidence,
             written=self.parts + more.parts,
+            logprobs=(self.logprobs or ()) + (more.logprobs or ()) if known else None,
+            entropy=self.entropy,
         )
 
 
@@ -82,7 +90,8 @@ def read_step(
     think_end: str,
     *,
     before: str = "",
-    confidence: float | None = None,
+    logprobs: tuple[float, ...] | None = None,
+    entropy: float | None = None,
     whole: bool = False,
 ) -> Step:
     """One generation as a step: cut after the first blank line or think tag, whichever comes first.
@@ -104,7 +113,7 @@ def read_step(
     else:
         ending = "cap" if finish == "length" else "eos"
     kept = written if text == written.text else Written(text)
-    return Step(text=text, tokens=tokens, ending=ending, confidence=confidence, written=(kept,))
+    return Step(text=text, tokens=tokens, ending=ending, written=(kept,), logprobs=logprobs, entropy=entropy)
 
 
 def wants_more(step: Step, *, min_step_tokens: int, room: int) -> bool:

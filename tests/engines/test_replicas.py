@@ -257,7 +257,7 @@ def attempt(endpoints: dict[Author, Endpoint], number: int = 0, **policy: Any) -
     [
         {"judge": "score", "lookahead": 1},
         {"judge": "score+likelihood", "salvage": True, "lookahead": 0},
-        {"judge": "binary", "gate": "confident", "gate_p": 0.99},
+        {"judge": "binary", "gate": "confident", "gate_threshold": 0.99},
         {"judge": "likelihood", "drafts": 2, "lookahead": 0},
     ],
     ids=lambda policy: policy["judge"],

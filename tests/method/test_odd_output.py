@@ -16,6 +16,7 @@ from scripted import Reply, Script, Scripts, TagTokenizer, answered, scripted, t
 
 from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.errors import RequestError
+from sgl_specreason.method.gates import GATES, Gate
 from sgl_specreason.method.loops import LOOK_TOKENS
 from sgl_specreason.method.policy import Method, Policy
 from sgl_specreason.method.program import run_trajectory
@@ -111,22 +112,39 @@ def labels(chance: random.Random, mass: str, number: int) -> list[float | None]:
     return [-0.1 if at == best else -9.0 for at in range(number)]
 
 
+RIVALS: tuple[Gate, ...] = ("self", "entropy", "overconfident")
+THRESHOLDS: dict[Gate, list[float | None]] = {gate: [None] for gate in GATES} | {
+    "confident": [0.0, 0.55, 0.62, 1.0],
+    "self": [0.5, 0.9, 1.0],
+    "entropy": [0.0, 0.5, 64.0],
+    "overconfident": [0.0, 0.5, 1.0],
+}
+
+
 def policy(chance: random.Random, *, tokens: int) -> Policy:
     judge = chance.choice(list(JUDGES))
     rule = chance.choice(JUDGES[judge])
     low, high, default = RANGES[rule]
     drafts = chance.choice([1, 1, 1, 2, 3])
     salvage = chance.random() < 0.3
+    gate: Gate = chance.choice(["judge", "judge", "judge", "random", "always", "never", "confident", *RIVALS])
+    if gate in RIVALS:
+        drafts = 1
+    if gate == "self" and rule in JUDGES["likelihood"]:
+        gate = "judge"
     return Policy(
-        gate=chance.choice(["judge", "judge", "judge", "random", "always", "never", "confident"]),
+        gate=gate,
         gate_p=chance.choice([0.0, 0.55, 0.62, 1.0]),
+        gate_threshold=chance.choice(THRESHOLDS[gate]),
+        hesitations=chance.choice([0, 1, 3]),
+        audit=chance.choice([0.01, 0.5, 1.0]),
         judge=judge,
         judge_record=chance.random() < 0.7,
         score_rule=rule,
         threshold=chance.choice([low, high, default, default, default]),
         drafts=drafts,
         temperature=0.6 if drafts > 1 else 0.0,
-        lookahead=0 if drafts > 1 else chance.choice([0, 0, 1, 3]),
+        lookahead=0 if drafts > 1 or gate == "entropy" else chance.choice([0, 0, 1, 3]),
         eager_regenerate=drafts == 1 and not salvage and chance.random() < 0.2,
         salvage=salvage,
         first_n=chance.choice([0, 0, 0, 1, 3]),
@@ -186,7 +204,7 @@ def test_whatever_models_say_a_trajectory_ends_adds_up_and_can_be_shown(
         method, tokens = chance.choice(METHODS), chance.choice([60, 2500] if kind == "cycle" else [8, 60, 60, 200])
         settings = policy(chance, tokens=tokens)
         if method in ("random", "always"):
-            settings = replace(settings, gate=method)
+            settings = replace(settings, gate=method, gate_threshold=None)
         t = trajectory(number, settings)
         record = attempt(method, t, engines[number % 2])
         check(t, record)

@@ -152,7 +152,7 @@ def test_several_drafts_are_judged_and_the_rest_is_recorded(real_pair: Servers) 
 def test_what_small_is_sure_of_saves_the_judge(real_pair: Servers) -> None:
     drafts = judged = 0
     for number in range(4):
-        trajectory = real_pair.trajectory(number, gate="confident", gate_p=0.99)
+        trajectory = real_pair.trajectory(number, gate="confident", gate_threshold=0.99)
         run_trajectory("specreason", trajectory, real_pair.endpoints())  # type: ignore[arg-type]
         record = trajectory.record()
         assert all(0 < step["confidence"] <= 1 for step in record["steps"] if "confidence" in step)

@@ -162,7 +162,7 @@ KNOBS = st.sampled_from(
         {"eager_regenerate": True},
         {"eager_regenerate": True, "lookahead": 2},
         {"judge": "likelihood", "score_rule": "min", "threshold": -7.0, "salvage": True},
-        {"gate": "confident", "gate_p": 0.59, "lookahead": 1},
+        {"gate": "confident", "gate_threshold": 0.59, "lookahead": 1},
         {"gate": "never"},
         {"gate": "always", "lookahead": 4, "judge_record": False},
     ]

@@ -25,7 +25,10 @@ ENDS = (
     "thinking_tokens",
     "tokens_discarded",
 )
-SAID = ("score", "digits", "p_yes", "label_mass", "logprob_mean", "logprob_min", "confidence")
+SAID = (
+    "score", "digits", "p_yes", "label_mass", "logprob_mean", "logprob_min", "confidence", "certain", "entropy",
+    "self_right", "self_wrong",
+)  # fmt: skip
 
 
 def told(record: Record) -> Told:
