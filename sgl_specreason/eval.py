@@ -144,7 +144,8 @@ def _notes(plan: "Plan") -> list[str]:
     from sgl_specreason.results.certify import CONFIDENCE, RISK, said_before
 
     swept = [variant.policy for variant in plan.variants if variant.method == "specreason"]
-    groups = {str(structs.replace(policy, threshold=0.0)) for policy in swept} if plan.sweep else set()
+    rest = [{key: value for key, value in structs.asdict(policy).items() if key != policy.dial} for policy in swept]
+    groups = set(map(str, rest)) if plan.sweep else set()
     has_base = any(variant.method == "base" for variant in plan.variants)
     if not has_base or not groups or len(swept) == len(groups):
         return []
@@ -152,6 +153,7 @@ def _notes(plan: "Plan") -> list[str]:
 
 
 def _listing() -> str:
+    from sgl_specreason.method.gates import GATES
     from sgl_specreason.method.policy import METHODS
     from sgl_specreason.paths import find
     from sgl_specreason.plan import catalog
@@ -160,6 +162,7 @@ def _listing() -> str:
         ("benches", [(name, catalog.load_bench(name).title) for name in catalog.names("benches")]),
         ("pairs", [(name, catalog.load_pair(name).title) for name in catalog.names("pairs")]),
         ("methods", [(str(name), words) for name, words in METHODS.items()]),
+        ("gates", [(name, words) for name, words in GATES.items()]),
         ("presets", [(name, catalog.load_preset(name).title) for name in catalog.names("presets")]),
         ("sweeps", [(name, catalog.load_sweep(name).title) for name in catalog.names("sweeps")]),
     ]

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from sgl_specreason.engines.transport import Answer
 from sgl_specreason.method.trajectory import Trajectory
 from sgl_specreason.plan.benches import Row
 from sgl_specreason.plan.options import Options
-from sgl_specreason.plan.plan import Plan
+from sgl_specreason.plan.plan import Plan, Variant
 from sgl_specreason.plan.resolve import resolve
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.steps import Author
@@ -71,6 +71,9 @@ class Servers:
         variant = next(variant for variant in self.plan.variants if variant.method == "specreason")
         trajectory = self.plan.trajectory(variant, row, 0, self.chats)
         trajectory.policy = structs.replace(variant.policy, **policy)
+        if trajectory.policy.gate == "self":  # only then is there a question for small
+            asking = replace(self.plan, variants=(Variant("specreason", trajectory.policy),))
+            trajectory.texts = asking.texts(row, self.chats)
         return trajectory
 
 

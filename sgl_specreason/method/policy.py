@@ -169,6 +169,11 @@ class Policy(Settings, frozen=True, kw_only=True):
         return self.salvage or "likelihood" in self.judge
 
     @property
+    def dial(self) -> Literal["threshold", "gate_threshold"]:
+        """The setting that says how strict it is."""
+        return "gate_threshold" if self.gate in SIGNALS else "threshold"
+
+    @property
     def wants_logprobs(self) -> bool:
         """Whether small is to say how likely each token of its draft was."""
         return self.gate in ("confident", "overconfident")

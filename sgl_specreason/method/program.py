@@ -42,7 +42,7 @@ def specreason(s: ProgramState, trajectory: Trajectory, small_engine: Endpoint) 
                 others: list[Judged] = []
                 if not t.base_writes_next:
                     (draft, judgement), *others = speculate(s, small, t, ahead)
-                accepted, unasked = t.decides(draft, judgement), t.decides_unasked(draft)
+                accepted = t.decides(draft, judgement)
                 ahead.settle(accepted=accepted)
                 begun = salvage(s, draft, judgement, t) if draft and not accepted else None
                 step = (
@@ -59,7 +59,7 @@ def specreason(s: ProgramState, trajectory: Trajectory, small_engine: Endpoint) 
                         draft=draft,
                         judgement=judgement,
                         accepted=accepted,
-                        unasked=unasked,
+                        unasked=t.decides_unasked(draft),
                         others=tuple(others),
                         salvaged=begun.tokens if begun else 0,
                     )
@@ -164,8 +164,8 @@ def judge_oneself(small: ProgramState, draft: Step, t: Trajectory) -> Step:
     meta = ask(small, draft, t.texts.own[t.policy.judge])
     t.calls.append(Call("self", meta["account"]))
     shares = [math.exp(value) for value in meta["logprobs"]]
-    right = shares[:1] if t.policy.judge == "binary" else shares[math.ceil(t.policy.threshold) :]
-    return replace(draft, own=(sum(right), sum(shares) - sum(right)))
+    right = sum(shares[:1] if t.policy.judge == "binary" else shares[math.ceil(t.policy.threshold) :])
+    return replace(draft, own=(min(right, 1.0), min(sum(shares) - right, 1.0)))  # rounding may carry them over 1
 
 
 def ask(s: ProgramState, draft: Step, question: Question, *, scored: bool = False) -> dict[str, Any]:

@@ -74,10 +74,13 @@ SIGNALS = {
     "entropy": "entropy of small's first token, turned round",
     "self_right": "small's own judgement",
 }
+OF_GATES = {"confident": "confidence", "self": "self_right", "entropy": "entropy", "overconfident": "certain"}
+"""The signal that each gate goes by."""
 
 
 def judged_drafts(run: Run, record: Record) -> Iterator[Drafts]:
-    """The part of a run that its judge had: every draft that base said something of, also if it was not the best of its step."""
+    """The part of a run that was judged: every draft that base, or small as its own judge, said something of, also if it was not
+    the best of its step. Of a step that a gate refused by its first token there is nothing to judge."""
     if not isinstance(record, Finished):
         return
     chain = _chains().get(record.problem_id) if run.settings.bench == "demo" else None
@@ -85,11 +88,15 @@ def judged_drafts(run: Run, record: Record) -> Iterator[Drafts]:
     before: list[str] = []
     for step in record.steps:
         for said, draft in [(step, step.draft or step), *((other, other) for other in step.others)]:
-            if said.score is not None:
+            if said.score is not None or (_has_signal(said) and (step.accepted or said.entropy is None)):
                 right = chain.step_is_right(before, draft.text) if chain else None
                 found.append((said, right, bool(record.correct)))
         before.append(step.text)
     yield rows(found)
+
+
+def _has_signal(said: Said) -> bool:
+    return any(getattr(said, name) is not None for name in OF_GATES.values())
 
 
 def drafts_of(runs: Sequence[Run]) -> Drafts:
@@ -120,6 +127,7 @@ def auroc(right: Floats, wrong: Floats) -> float:
 
 def aurocs(drafts: Drafts, name: str) -> tuple[float, float]:
     """Of a signal, to tell right steps from wrong ones, and steps of trajectories that ended right; NaN of fewer than FEW."""
+    drafts = drafts[~np.isnan(signal(drafts, name))]
     values, right, ended = signal(drafts, name), drafts["step_right"], drafts["ended_right"]
     of = [_known_of(values[these]) for these in (right == 1, right == 0, ended, ~ended)]
     return _told(*of[:2]), _told(*of[2:])

@@ -48,13 +48,13 @@ class Tested:
 
 
 def certify(runs: Sequence[tuple[Run, Run]], *, risk: float, confidence: float) -> list[Tested]:
-    """Thresholds from the highest down, each run beside its base; certified until the first one fails.
+    """Thresholds from the strictest on, each run beside its base; certified until the first one fails.
 
     Testing in an order that was fixed before keeps the chance of any false certificate at 1 - `confidence` (fixed sequence
     testing, arXiv 2110.01052, section 3). For several such groups see `confidence_of_each`.
     """
     found, still = [], True
-    for run, base in sorted(runs, key=lambda pair: -pair[0].policy.threshold):
+    for run, base in sorted(runs, key=lambda pair: -pair[0].policy.strictness):
         ours, theirs = by_problem(run.outcomes), by_problem(base.outcomes)
         shared = sorted(ours.keys() & theirs.keys(), key=lambda problem: hashlib.sha256(problem.encode()).digest())
         losses = [float(np.mean(theirs[problem]) - np.mean(ours[problem])) for problem in shared]
@@ -62,7 +62,7 @@ def certify(runs: Sequence[tuple[Run, Run]], *, risk: float, confidence: float) 
         still = still and p_value <= 1 - confidence
         found.append(
             Tested(
-                threshold=run.policy.threshold,
+                threshold=run.policy.level,
                 acceptance=run.summary.acceptance,
                 loss=stats.mean(losses),
                 p_value=p_value,

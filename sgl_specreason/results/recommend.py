@@ -10,9 +10,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from sgl_specreason.method.gates import SIGNALS
 from sgl_specreason.method.score import RANGES
 from sgl_specreason.results import stats
-from sgl_specreason.results.calibrate import about, aurocs, drafts_of, judged_drafts, keeps
+from sgl_specreason.results.calibrate import OF_GATES, about, aurocs, drafts_of, judged_drafts, keeps
 from sgl_specreason.results.certify import (
     Tested,
     certify,
@@ -21,6 +22,7 @@ from sgl_specreason.results.certify import (
     points,
     problems_needed,
 )
+from sgl_specreason.results.schema import Policy
 from sgl_specreason.results.summary import AgainstBase, Run, against_base, base_of, differing, outcomes
 from sgl_specreason.words import counted
 
@@ -83,14 +85,14 @@ def _groups(runs: Sequence[Run]) -> list[list[tuple[Run, Run]]]:
     for run in runs:
         base = base_of(run, runs)
         if base is not None and run.method == "specreason" and not differing([run, base]):
-            policy = {key: value for key, value in run.settings.policy.items() if key != "threshold"}
+            policy = {key: value for key, value in run.settings.policy.items() if key != run.policy.dial}
             groups.setdefault(str(sorted(policy.items())), []).append((run, base))
     return list(groups.values())
 
 
 def _levels(pairs: Sequence[tuple[Run, Run]], runs: Sequence[Run], *, risk: float, confidence: float) -> list[Level]:
-    """The thresholds of a group from the highest down."""
-    in_order = sorted(pairs, key=lambda pair: -pair[0].policy.threshold)
+    """The thresholds of a group from the strictest on."""
+    in_order = sorted(pairs, key=lambda pair: -pair[0].policy.strictness)
     beside: list[AgainstBase | None] = against_base(runs)
     speeds = {run.path: each.speed_up for run, each in zip(runs, beside, strict=True) if each}
     tested = certify(in_order, risk=risk, confidence=confidence)
@@ -105,7 +107,8 @@ def alike(levels: Sequence[Level]) -> list[list[Level]]:
     for higher, lower in pairwise(levels):
         drafts, rule = drafts_of([higher.run, lower.run]), lower.run.policy.score_rule
         more, fewer = (keeps(drafts, rule, level.tested.threshold) for level in (lower, higher))
-        if len(drafts) and np.array_equal(more, fewer):
+        by_judge = len(drafts) and not lower.run.policy.goes_by_signal
+        if by_judge and np.array_equal(more, fewer):
             found[-1].append(lower)
         else:
             found.append([lower])
@@ -118,7 +121,7 @@ def _verdict(levels: Sequence[Level], stated: str, *, risk: float, confidence: f
         problems = counted(first.summary.n, "problem")
         yield f"None: {problems}, and fewer than {stats.FEW} are too few to say anything of a threshold."
         return
-    whose = "" if alone else f"Judge {first.policy.judge}, rule {first.policy.score_rule}. "
+    whose = "" if alone else f"{_judge(first.policy)}. "
     candidates = alike(levels)
     certified = [mine for group in candidates if (mine := [level for level in group if level.tested.certified])]
     if certified:
@@ -161,7 +164,7 @@ def _none(levels: Sequence[Level], whose: str, *, risk: float, confidence: float
         return
     top = levels[0].tested
     yield (
-        f"{whose}No threshold is certified: already the highest, {top.threshold:g}, is {_percent(top.loss)} points below base, "
+        f"{whose}No threshold is certified: already the strictest, {top.threshold:g}, is {_percent(top.loss)} points below base, "
         f"p = {top.p_value:.3g}. Use more problems, or state a larger risk (--risk)."
     )
 
@@ -199,8 +202,8 @@ def _span(levels: Sequence[Level]) -> str:
 def _table(levels: Sequence[Level]) -> Iterator[str]:
     first = levels[0].run
     rule, drafts = first.policy.score_rule, drafts_of([level.run for level in levels])
-    span = f"{RANGES[rule].low:g} to {RANGES[rule].high:g}"
-    yield f"Judge {first.policy.judge}, rule {rule} ({span}), {counted(first.summary.n, 'problem')}:"
+    bounds = next((span for gate, span in SIGNALS.items() if gate == first.policy.gate), RANGES[rule])
+    yield f"{_judge(first.policy)} ({bounds.low:g} to {bounds.high:g}), {counted(first.summary.n, 'problem')}:"
     yield ""
     yield "| threshold | kept % | points below base | p | certified | speed-up, 95 % |"
     yield "|--:|--:|--:|--:|---|--:|"
@@ -212,14 +215,21 @@ def _table(levels: Sequence[Level]) -> Iterator[str]:
     yield ""
     if _too_few(levels):
         return
-    step, ended = aurocs(drafts, rule if rule != "p_ge" else "expected")
+    step, ended = aurocs(drafts, OF_GATES.get(first.policy.gate, rule if rule != "p_ge" else "expected"))
     told = [
         f"{area:.3f} for {what}" for area, what in ((step, "steps"), (ended, "trajectories")) if not math.isnan(area)
     ]
     if told:
         yield f"How well it tells right from wrong (AUROC; 0.5 is a coin): {', '.join(told)}, {len(drafts)} drafts of these runs."
-    yield "This holds for problems like these ones; thresholds were tested from the highest down until one failed."
+    yield "This holds for problems like these ones; thresholds were tested from the strictest on until one failed."
     yield ""
+
+
+def _judge(policy: Policy) -> str:
+    """Who decides, and by which number."""
+    if policy.goes_by_signal:
+        return f"Gate {policy.gate}"
+    return f"Judge {policy.judge}, rule {policy.score_rule}"
 
 
 def _percent(value: float) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from sgl_specreason.method.gates import SIGNALS, STRICTER_LOWER
 from sgl_specreason.method.score import ScoreRule
 from sgl_specreason.plan.catalog import Grader
 from sgl_specreason.typed import LARGEST_COUNT, Count, Number, Positive
@@ -48,7 +49,29 @@ class Policy(Data, frozen=True, kw_only=True):
     threshold: Number
     score_rule: ScoreRule
     judge: str = "score"
+    gate: str = "judge"
+    gate_threshold: Number | None = None
     first_n: Count = 0
+
+    @property
+    def goes_by_signal(self) -> bool:
+        """Whether its gate goes by a threshold of its own, and the judge at most by what that leaves open."""
+        return self.gate in SIGNALS and self.gate_threshold is not None
+
+    @property
+    def dial(self) -> Literal["threshold", "gate_threshold"]:
+        """The setting that says how strict it is."""
+        return "gate_threshold" if self.goes_by_signal else "threshold"
+
+    @property
+    def level(self) -> float:
+        """Where that stands."""
+        return self.threshold if self.gate_threshold is None or not self.goes_by_signal else self.gate_threshold
+
+    @property
+    def strictness(self) -> float:
+        """Higher, where fewer drafts are kept unasked, or at all."""
+        return -self.level if self.gate in STRICTER_LOWER and self.goes_by_signal else self.level
 
 
 class Settings(Data, frozen=True, kw_only=True):

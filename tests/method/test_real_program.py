@@ -6,6 +6,7 @@ import pytest
 from chat_templates import QWEN3
 from real_engines import Servers
 
+from sgl_specreason.method.gates import Gate
 from sgl_specreason.method.policy import Method
 from sgl_specreason.method.program import run_trajectory
 from sgl_specreason.text.conversation import Message
@@ -158,6 +159,38 @@ def test_what_small_is_sure_of_saves_the_judge(real_pair: Servers) -> None:
         assert all(0 < step["confidence"] <= 1 for step in record["steps"] if "confidence" in step)
         drafts, judged = drafts + record["drafts"], judged + record["judged"]
     assert 0 < judged < drafts
+
+
+GATES: dict[Gate, tuple[str, ...]] = {
+    "confident": ("confidence",),
+    "self": ("self_right", "self_wrong"),
+    "entropy": ("entropy",),
+    "overconfident": ("certain",),
+}
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_a_gates_signal_comes_from_the_engine_and_its_audits_from_the_judge(real_pair: Servers, gate: Gate) -> None:
+    """Audited at every step, a gate knows for each draft what small said and what base would have done."""
+    found = []
+    for number in range(3):
+        trajectory = real_pair.trajectory(number, gate=gate, audit=1.0, lookahead=0 if gate == "entropy" else 1)
+        run_trajectory("specreason", trajectory, real_pair.endpoints())  # type: ignore[arg-type]
+        found += trajectory.record()["steps"]
+    assert all(-1e-9 <= step[name] <= (20 if name == "entropy" else 1) for step in found for name in GATES[gate])
+    assert all("score" in step for step in found)
+    assert any(step.get("unasked") for step in found)
+    assert all(("agrees" in step) == step.get("unasked", False) for step in found)
+
+
+def test_looking_at_the_first_token_changes_no_draft(real_pair: Servers) -> None:
+    """Two requests write what one would have written, also where tokens are drawn."""
+    texts = []
+    for gate, bounds in (("entropy", {"gate_threshold": 64.0}), ("always", {})):
+        trajectory = real_pair.trajectory(3, gate=gate, lookahead=0, temperature=0.6, **bounds)
+        run_trajectory("specreason", trajectory, real_pair.endpoints())  # type: ignore[arg-type]
+        texts.append([kept.step.text for kept in trajectory.kept])
+    assert texts[0] == texts[1]
 
 
 def test_methods_share_no_cache(real_pair: Servers) -> None:

@@ -113,7 +113,7 @@ def test_the_least_risk_is_just_enough() -> None:
 
 def test_thresholds_that_lose_too_much_are_not_recommended(tmp_path: Path) -> None:
     text = report(sweep(tmp_path / "sweep", 100, levels=(1,)), "--risk", "5")
-    assert "No threshold is certified: already the highest, 1, is " in text
+    assert "No threshold is certified: already the strictest, 1, is " in text
     assert "Recommended" not in text
 
 
