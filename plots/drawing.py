@@ -45,6 +45,7 @@ MARKS = {
 }
 PARTS = {
     "draft": "#E69F00",
+    "self": "#F0E442",
     "judge": "#56B4E9",
     "regenerate": "#000000",
     "think": "#009E73",

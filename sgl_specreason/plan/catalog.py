@@ -177,16 +177,23 @@ class Preset(_File, frozen=True, kw_only=True):
 
 
 class Sweep(_Table, frozen=True, kw_only=True):
-    """One file of `eval/sweeps/`: every combination of the listed values of policy settings, with these methods."""
+    """One file of `eval/sweeps/`: every combination of the values in `grid`, and the `points` besides, with these methods."""
 
     name: str
     title: str
-    grid: dict[str, Annotated[list[Any], Meta(min_length=1)]]
+    grid: dict[str, Annotated[list[Any], Meta(min_length=1)]] = {}
+    points: list[dict[str, Any]] = []
     methods: tuple[Method, ...] = ("base", "specreason")
 
-    def points(self) -> list[dict[str, Any]]:
-        """The settings of each combination, the first key changing slowest."""
-        return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
+    @property
+    def varied(self) -> list[str]:
+        """The settings of the method that are varied."""
+        return list(dict.fromkeys([*self.grid, *(key for point in self.points for key in point)]))
+
+    def settings(self) -> list[dict[str, Any]]:
+        """Those of each combination, the first key changing slowest, and then of each point."""
+        combined = [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
+        return [*(combined if self.grid else []), *self.points]
 
 
 def names(kind: Kind) -> list[str]:
@@ -223,12 +230,12 @@ def load_sweep(name: str) -> Sweep:
     path, table = _read("sweeps", name)
     with named(path):
         sweep = typed(table, Sweep)
-        if not sweep.grid:
-            raise UsageError("grid has no settings")
-        if (points := math.prod(map(len, sweep.grid.values()))) > MOST_POINTS:
-            raise UsageError(f"grid has {points} points; {MOST_POINTS} are the most")
-        for point in sweep.points():
-            typed(point, Settings, "grid")
+        if not sweep.varied:
+            raise UsageError("neither [grid] nor [[points]] has settings")
+        if (points := math.prod(map(len, sweep.grid.values())) + len(sweep.points)) > MOST_POINTS:
+            raise UsageError(f"grid and points are {points} points; {MOST_POINTS} are the most")
+        for point in sweep.settings():
+            typed(point, Settings, "points" if point in sweep.points else "grid")
         return sweep
 
 

@@ -147,11 +147,11 @@ class Plan:
         if self.sweep and len(variants) > 1:
             label = f"sweep-{self.sweep.name}"
         else:
-            grid = self.sweep.grid if self.sweep else {}
+            varied = self.sweep.varied if self.sweep else []
             told = {
                 key: getattr(v.policy, key, None)
                 for v in variants
-                for key in grid
+                for key in varied
                 if not is_alone(v.method) or key in ALONE
             }
             for variant in variants:

@@ -137,7 +137,7 @@ def _variants(options: Options, sweep: Sweep | None, *layers: dict[str, Any]) ->
     """
     methods = _methods(options.methods or (sweep.methods if sweep else DEFAULT_METHODS))
     given = _given(options)
-    policies = [catalog.build_policy(*layers, given, point) for point in (sweep.points() if sweep else [{}])]
+    policies = [catalog.build_policy(*layers, given, point) for point in (sweep.settings() if sweep else [{}])]
     found = tuple(
         dict.fromkeys(Variant(method, policy_of(method, policy)) for policy in policies for method in methods)
     )
@@ -160,7 +160,7 @@ def _given(options: Options) -> dict[str, Any]:
 
 def _changed(variant: Variant, options: Options, sweep: Sweep | None, *layers: dict[str, Any]) -> dict[str, Any]:
     """What a variant has by an option or by its point of the sweep, and would have otherwise by these layers."""
-    asked = dict.fromkeys([*_given(options), *(sweep.grid if sweep else ())])
+    asked = dict.fromkeys([*_given(options), *(sweep.varied if sweep else ())])
     before = structs.asdict(Policy()) | {key: value for layer in layers for key, value in layer.items()}
     own = {key: getattr(variant.policy, key) for key in asked if not is_alone(variant.method) or key in ALONE}
     return {key: value for key, value in own.items() if value is not None and value != before[key]}

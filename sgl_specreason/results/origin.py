@@ -138,7 +138,8 @@ def _sweep(top: Path) -> str:
     with opened(top / SWEEP) as content:
         said = whole(content.read())
     try:
-        if catalog.load_sweep(said["name"]).grid == said["grid"]:
+        sweep = catalog.load_sweep(said["name"])
+        if (sweep.grid, sweep.points) == (said["grid"], said.get("points", [])):
             return str(said["name"])
     except (UsageError, KeyError, TypeError):
         pass

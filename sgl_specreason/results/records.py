@@ -166,6 +166,7 @@ def swept(top: Path) -> frozenset[str]:
         return frozenset()
     try:
         with opened(file) as content:
-            return frozenset(typed(whole(content.read()), Sweep).grid)
+            sweep = typed(whole(content.read()), Sweep)
+        return frozenset([*sweep.grid, *(key for point in sweep.points for key in point)])
     except (OSError, Misfit) as error:
         raise RecordError(f"{file}: not a sweep: {error}") from None

@@ -240,3 +240,4 @@ class Sweep(Data, frozen=True, kw_only=True):
     """sweep.json."""
 
     grid: dict[str, Any]
+    points: list[dict[str, Any]] = []

@@ -346,8 +346,8 @@ PRESETS = {
     "preset: policy": preset('title = "x"\npolicy = "fast"\n', "policy = 'fast'"),
 }
 SWEEPS = {
-    "sweep: no grid": sweep('title = "x"\n', "grid is missing"),
-    "sweep: empty grid": sweep(SWEEP, "grid has no settings"),
+    "sweep: no grid": sweep('title = "x"\n', "neither [grid] nor [[points]] has settings"),
+    "sweep: empty grid": sweep(SWEEP, "neither [grid] nor [[points]] has settings"),
     "sweep: unknown setting": sweep(SWEEP + "treshold = [1]\n", "'grid.treshold'", "threshold"),
     "sweep: not a list": sweep(SWEEP + "threshold = 7\n", "grid.threshold = 7", "a list"),
     "sweep: no value": sweep(SWEEP + "threshold = []\n", "grid.threshold"),

@@ -74,8 +74,11 @@ def test_every_sweep_that_ships_resolves(name: str) -> None:
     [
         ("[grid]\nthresold = [1]", "did you mean threshold"),
         ("[grid]\nthreshold = 3", "a list"),
-        ("[grid]", "no settings"),
-        ("", "grid"),
+        ("[grid]", "neither .grid. nor ..points.. has settings"),
+        ("", "neither .grid. nor ..points.. has settings"),
+        ("[[points]]\nthreshold = 11", "threshold = 11"),
+        ("[[points]]\ngates = 'self'", "did you mean gate"),
+        ("[points]\ngate = 'self'", "points"),
         ("[grid]\nthreshold = [11]", "threshold = 11"),
     ],
 )
@@ -84,6 +87,20 @@ def test_a_wrong_sweep_is_named(tmp_path: Path, text: str, words: str) -> None:
     file.write_text(f"title = 'mine'\n{text}")
     with pytest.raises(UsageError, match=words):
         plan(sweep=str(file))
+
+
+def test_points_of_a_sweep_stand_beside_its_grid(tmp_path: Path) -> None:
+    """Each point has only its own settings; what a gate or a judge brings along is its own, too."""
+    file = tmp_path / "mine.toml"
+    points = '[[points]]\ngate = "self"\ngate_threshold = 0.8\n[[points]]\ngate = "entropy"'
+    file.write_text(f"title = 'mine'\nmethods = ['specreason']\n[grid]\nthreshold = [3, 7]\n{points}")
+    policies = [variant.policy for variant in plan(sweep=str(file)).variants]
+    assert [(p.threshold, p.gate, p.gate_threshold, p.lookahead) for p in policies] == [
+        (3, "judge", None, 1),
+        (7, "judge", None, 1),
+        (7, "self", 0.8, 1),
+        (7, "entropy", 1.0, 0),
+    ]
 
 
 def test_another_judge_comes_with_its_own_rule_and_threshold() -> None:

@@ -92,6 +92,11 @@ function head(title, tokens, said, about, ...more) {
   const words = [`${tokens} ${tokens === 1 ? "token" : "tokens"}`, ...more];
   if (said.score !== undefined) words.push(`score ${said.score}`);
   if (said.p_yes !== undefined) words.push(`yes ${Math.round(100 * said.p_yes)} %`);
+  if (said.unasked) words.push("unasked");
+  if (said.confidence !== undefined) words.push(`confidence ${said.confidence}`);
+  if (said.self_right !== undefined) words.push(`small itself: right ${said.self_right}, wrong ${said.self_wrong}`);
+  if (said.entropy !== undefined) words.push(`first token ${said.entropy} bits`);
+  if (said.certain !== undefined) words.push(`certain tokens ${said.certain}`);
   if (said.logprob_mean !== undefined) words.push(`log-probability ${said.logprob_mean}, lowest ${said.logprob_min}`);
   if (said.label_mass < 0.5) words.push(`label mass only ${Math.round(100 * said.label_mass)} %`);
   const node = el("span", { class: "head" }, el("b", {}, title), ...words.map((word) => el("span", {}, word)));
@@ -183,7 +188,7 @@ function timeline(requests) {
   grid.append(el("span", {}, "both"), overlap);
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((part) => el("span", { style: `left:${100 * part}%` }, seconds(part * whole)));
   grid.append(el("span"), el("div", { class: "ticks", "aria-hidden": "true" }, ...ticks));
-  const purposes = ["draft", "judge", "regenerate", "think", "answer"].filter((name) => requests.some(([, purpose]) => purpose === name));
+  const purposes = ["draft", "self", "judge", "regenerate", "think", "answer"].filter((name) => requests.some(([, purpose]) => purpose === name));
   const key = purposes.map((name) => el("span", {}, el("i", { style: `background:var(--${name})` }), name));
   if (requests.some(([, , , , dropped]) => dropped)) key.push(el("span", {}, "pale: dropped"));
   return [el("h3", {}, "Both engines over time"), el("p", { class: "facts" }, words), grid, el("div", { class: "key" }, ...key)];

@@ -51,7 +51,7 @@ def told(record: Record) -> Told:
 
 
 def _step(step: Step) -> Told:
-    said = _said(step)
+    said = _said(step) | ({"unasked": True} if step.unasked else {})
     others = [_draft(draft) | _said(draft) for draft in step.others]
     return {
         "by": step.by,
