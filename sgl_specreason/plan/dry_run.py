@@ -145,9 +145,9 @@ def _prompts(plan: Plan, row: Row, served: dict[Author, ChatFormat] | None) -> l
 
 def judge_turn(plan: Plan, texts: Texts) -> str:
     """What asks base for its judgement of a step, and small for its own."""
-    judges = dict.fromkeys(texts.question(variant.policy.judge).opened for variant in plan.variants)
-    asked = [turn or "none: the step's own tokens are looked at" for turn in judges]
-    return "\n".join([*asked, *(f"small: {question.opened}" for question in texts.own.values())])
+    judges = dict.fromkeys(variant.policy.judge for variant in plan.variants if not is_alone(variant.method))
+    turns = [texts.question(judge).opened or "none: the step's own tokens are looked at" for judge in judges]
+    return "\n".join([*turns, *(f"small: {question.opened}" for question in texts.own.values())]) or "none: nothing is judged"
 
 
 def _settings(plan: Plan) -> dict[str, object]:
