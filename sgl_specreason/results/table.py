@@ -35,6 +35,7 @@ WIDE: Columns = (
     ("thinking_base", "think base"),
     ("thinking_small", "think small"),
     ("offloaded_steps_share", "by small %"),
+    ("judged", "judged %"),
     ("tokens_discarded", "discarded"),
     ("cached_share", "cached %"),
     ("failed", "failed"),
@@ -120,6 +121,8 @@ def _cell(name: str, summary: Summary, pairing: AgainstBase | None, key: str) ->
             return f"{summary.tokens_small / each:.1f}"
         case "tokens_discarded":
             return f"{summary.tokens_discarded / each:.1f}"
+        case "judged":
+            return percent(summary.judged_steps / summary.drafts) if summary.drafts else "-"
         case "acceptance_share":
             return percent(summary.acceptance) if summary.drafts else "-"
         case "throughput_tokens_per_s":
