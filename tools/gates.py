@@ -62,7 +62,7 @@ def coins(gates: Sequence[Run], folder: Path) -> str:
     """The file of a sweep over the coins that keep as many drafts as the gates do."""
     shares = sorted({coin_of(run.summary) for run in gates if run.method != "base"})
     file = folder / "coins.toml"
-    file.write_text(f'title = "coins beside gates"\nmethods = ["base", "random"]\n[grid]\ngate_p = {shares}\n')
+    file.write_text(f'title = "coins beside gates"\nmethods = ["random"]\n[grid]\ngate_p = {shares}\n')
     return str(file)
 
 

@@ -14,7 +14,7 @@ from sgl_specreason.results.summary import Run, differing, knobs
 def names(runs: Sequence[Run]) -> list[str]:
     """A name for each run: its method, the settings that tell it from the others, and what else does where that is not enough."""
     found = [
-        " ".join([run.method, *(_setting(key, value) for key, value in own.items())])
+        " ".join([run.method, *(_setting(key, value) for key, value in own.items() if value is not None)])
         for run, own in zip(runs, settings(runs), strict=True)
     ]
     groups = {name: [at for at, other in enumerate(found) if other == name] for name in found}
