@@ -58,7 +58,12 @@ MOST_WORKERS = 4096
     metavar="FILE.jsonl",
     help="The bench's rows.  [default: $SPECREASON_DATA/<bench>.jsonl, else the bench's source]",
 )
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first problems.  [default: all]")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Only so many problems, evenly spread over the rows.  [default: all]",
+)
 @click.option(
     "--concurrency",
     type=click.IntRange(1, MOST_WORKERS),

@@ -5,6 +5,7 @@ Knows no options and no statistics. Whatever it prints goes to `say`.
 
 import secrets
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -207,6 +208,9 @@ class _Work:
             views={name: replace(view, calls=[]) for name, view in session.views.items()},
             hear=hear,
             begin=begin,
+            turn=zlib.crc32(
+                problem.id.encode("utf-8", "surrogatepass")
+            ),  # or the last of many judges is first of long ones only
             engines={role: session.endpoints[role] for role in openings},
         )
         run(trajectory, solution, {role: opening.contents for role, opening in openings.items()})

@@ -105,7 +105,7 @@ class Measured:
 
     @property
     def partial(self) -> bool:
-        return len(self.steps.right) < self.config.steps
+        return not self.steps.complete
 
     @cached_property
     def signals(self) -> list[Signal]:
@@ -166,6 +166,7 @@ def measured(path: Path) -> Measured:
         problem=np.array([numbers[line.problem] for line in lines], dtype=np.int64),
         place=np.array([line.step for line in lines], dtype=np.int64),
         right=np.array([line.right for line in lines], dtype=np.bool_),
+        complete=len(lines) >= config.steps,
     )
     return Measured(
         path=path, config=config, answers={name: [line.said[name] for line in lines] for name in names}, steps=steps

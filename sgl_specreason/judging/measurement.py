@@ -44,7 +44,10 @@ class Measurement:
 
     @property
     def problems(self) -> list[LabelledProblem]:
-        return self.rows.problems[: self.limit]
+        """All, or as many as `limit` says, evenly spread: sets are sorted, ProcessBench by whether a solution is right."""
+        every = self.rows.problems
+        count = min(self.limit or len(every), len(every))
+        return [every[at * len(every) // count] for at in range(count)]
 
     @property
     def roles(self) -> tuple[Author, ...]:
@@ -61,6 +64,7 @@ class Measurement:
             "judges": [asking.settings() for asking in self.askings],
             "dataset_sha256": self.rows.sha256,
             "limit": self.limit,
+            "taken": "evenly",
             "concurrency": self.concurrency,
         }
 

@@ -30,7 +30,8 @@ class Solution:
     """A labelled solution on its way through the engines.
 
     `texts` are its steps, `hear` is told each one's number and answers, and says whether to go on. `views` are what the judges
-    are given, by the name of the asking. Steps before `begin` have been judged and are only read.
+    are given, by the name of the asking. Steps before `begin` have been judged and are only read. Who is asked first of the first
+    step is the asking of this `turn`.
     """
 
     problem: str
@@ -40,6 +41,7 @@ class Solution:
     views: dict[str, Trajectory]
     hear: Callable[[int, Answers], bool]
     begin: int = 0
+    turn: int = 0
     engines: dict[Author, Endpoint] = field(default_factory=dict)
 
     def steps(self, think_end: str) -> list[Step]:
@@ -64,7 +66,7 @@ def judged(s: ProgramState, trajectory: Trajectory, solution: Solution) -> None:
         if number >= solution.begin:
             answers: Answers = {}
             paid: set[str] = set()  # whoever is asked first of an engine has the step computed
-            turn = number % len(solution.askings)
+            turn = (solution.turn + number) % len(solution.askings)
             for asking in (*solution.askings[turn:], *solution.askings[:turn]):
                 whose = DECISIONS if asking.judging == "decisions" else asking.engine
                 answers[asking.name] = _asked(states, asking, step, solution, number) | {"first": whose not in paid}

@@ -81,7 +81,8 @@ def _conditions(found: Measured, numbers: Mapping[str, Any]) -> Iterator[str]:
     yield f"Rows sha256 {settings.dataset_sha256[:12]}" + (f"; templates sha256: {prompts}." if prompts else ".")
     yield (
         "AUROC: intervals by problem. AP: of finding wrong steps, by chance their share. right %, wrong %: of these, kept at the "
-        "threshold. F1: ProcessBench's, %, there, and at the threshold that is best on these very steps."
+        "threshold. F1: ProcessBench's, %, there, and at the threshold that is best on these very steps; it wants problems with "
+        "and without a wrong step, all of them judged."
     )
 
 

@@ -24,12 +24,14 @@ BINS = 10
 class Steps:
     """Labelled steps in the order of their problems: `problem` numbers them from 0, `place` is a step's place in its own.
 
-    `first_wrong` is of each problem the place of its first wrong step, -1 where none is.
+    `first_wrong` is of each problem the place of its first wrong step, -1 where none is. Not `complete`: some problems have steps
+    that are not among these, and nobody knows whether one without a wrong step has none.
     """
 
     problem: NDArray[np.int64]
     place: NDArray[np.int64]
     right: NDArray[np.bool_]
+    complete: bool = True
     first_wrong: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -180,7 +182,7 @@ def cut(steps: Steps, values: Floats, threshold: float) -> Cut:
         right_kept=_share(kept[steps.right]),
         wrong_kept=_share(kept[~steps.right]),
         found=_share(refused[has_wrong] == steps.first_wrong[has_wrong]),
-        spared=_share(refused[~has_wrong] == -1),
+        spared=_share(refused[~has_wrong] == -1) if steps.complete else math.nan,
     )
 
 

@@ -147,7 +147,10 @@ def judge_turn(plan: Plan, texts: Texts) -> str:
     """What asks base for its judgement of a step, and small for its own."""
     judges = dict.fromkeys(variant.policy.judge for variant in plan.variants if not is_alone(variant.method))
     turns = [texts.question(judge).opened or "none: the step's own tokens are looked at" for judge in judges]
-    return "\n".join([*turns, *(f"small: {question.opened}" for question in texts.own.values())]) or "none: nothing is judged"
+    return (
+        "\n".join([*turns, *(f"small: {question.opened}" for question in texts.own.values())])
+        or "none: nothing is judged"
+    )
 
 
 def _settings(plan: Plan) -> dict[str, object]:

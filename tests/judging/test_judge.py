@@ -141,6 +141,36 @@ def test_what_an_engine_has_of_a_step_is_paid_by_each_judge_in_turn(judging: Jud
     assert min(counts) > 0
 
 
+def test_every_one_of_many_judges_is_first_of_short_solutions_too(judging: Judging) -> None:
+    """Issue 17: with nine judges the ninth was first of a ninth step, which few solutions have, and its cost was unknown."""
+    judging.rows([{"id": f"p{n}", "problem": "p?", "steps": ["Step 0 of 1 is good."], "label": -1} for n in range(40)])
+    names = ("score", "binary", "likelihood")
+    judging.run(*[word for name in names for word in ("--judge", name)])
+    assert min(sum(line["said"][name]["first"] for line in judging.lines()) for name in names) > 5
+
+
+def test_a_part_of_the_problems_is_spread_over_all_of_them(judging: Judging) -> None:
+    """Issue 17: ProcessBench has its wrong solutions first; the first 150 had no right one, and so no F1."""
+    rows = sorted(solutions(40), key=lambda row: row["label"] < 0)
+    judging.rows(rows)
+    assert judging.run("--limit", "8", "--judge", "score").exit_code == 0
+    taken = list(dict.fromkeys(line["problem"] for line in judging.lines()))
+    assert sorted(taken) == sorted(rows[at]["id"] for at in range(0, 40, 5))
+    assert judging.summary["signals"]["score greedy"]["stated"]["f1"] == 1
+    assert judging.run("--limit", "41", "--judge", "score", "--dry-run").stdout.count("problems: 40") == 1
+
+
+def test_of_a_part_there_is_no_f1(judging: Judging) -> None:
+    """Whether a problem is right throughout is not known before its last step."""
+    judging.run("--judge", "score")
+    lines = judging.lines()
+    (judging.top / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:-1]))
+    shown = judging.run("--show", judging.top)
+    assert shown.exit_code == 0
+    row = next(line for line in shown.stdout.splitlines() if line.startswith("score greedy"))
+    assert "-" in row.split()
+
+
 def test_templates_are_compared_on_the_same_steps(judging: Judging, checkout_prompts: Path) -> None:
     other = judging.folder / "other"
     copied(checkout_prompts, other, judge="Is it BAD? Say a digit.")
