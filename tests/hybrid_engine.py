@@ -1,4 +1,4 @@
-"""SGLang's server for a tiny hybrid (Gated DeltaNet) on a CPU: its Triton kernels are computed by torch, or by Triton's interpreter.
+"""SGLang's server for a tiny hybrid on a CPU: torch computes its layers of Gated DeltaNet, Triton's interpreter the rest.
 
 Scheduler, prefix cache and pool of states are SGLang's own. Run as a program, with the arguments of `sglang.launch_server`.
 """
@@ -53,7 +53,9 @@ def gates(a_log: Tensor, a: Tensor, b: Tensor, dt_bias: Tensor, *_: Any, **_opti
     return (-a_log.float().exp() * softplus(a.float() + dt_bias.float()))[None], torch.sigmoid(b.float())[None]
 
 
-def delta_rule(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def delta_rule(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Of one request: what its tokens get, its last state, and the states before each chunk.
 
     q, k and v are (tokens, heads, size), g and beta (tokens, heads), a state is (heads, values, keys).
@@ -85,11 +87,11 @@ def chunk_gated_delta_rule(
 
 
 def packed_decode(
-    *, mixed_qkv: Tensor, a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor, initial_state: Tensor, **options: Any
+    *, mixed_qkv: Tensor, a: Tensor, b: Tensor, dt_bias: Tensor, initial_state: Tensor, **options: Any
 ) -> None:
     heads, values, keys = initial_state.shape[1:]
     width = (mixed_qkv.shape[1] - heads * values) // 2
-    g, beta = gates(A_log, a, b, dt_bias)
+    g, beta = gates(options["A_log"], a, b, dt_bias)
     for number, slot in enumerate(options["ssm_state_indices"].tolist()):
         q, k, v = mixed_qkv[number].split([width, width, heads * values])
         parts = (q.view(1, -1, keys), k.view(1, -1, keys), v.view(1, heads, values), g[0, [number]], beta[0, [number]])

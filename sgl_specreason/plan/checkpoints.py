@@ -28,6 +28,11 @@ LINEAR = "linear_attention"
 SSM_BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
 IMAGES_GB = 0.1
 """What SGLang keeps for the embeddings of images beside a model that takes some ($SGLANG_VLM_CACHE_SIZE_MB, 0.5.23)."""
+WITHOUT_SNAPSHOTS = (
+    "FalconMambaForCausalLM", "JetNemotronForCausalLM", "JetVLMForConditionalGeneration", "Lfm2ForCausalLM",
+    "Lfm2MoeForCausalLM", "Mamba2ForCausalLM", "MambaForCausalLM", "ZayaForCausalLM",
+)  # fmt: skip
+"""Architectures of whose states SGLang keeps only those at requests' ends (arg_groups/overrides.py, 0.5.23)."""
 HYBRID = "layers that keep a state (a hybrid)"
 OTHERS = {
     "a mixture of experts": "expert|^moe_",
@@ -58,6 +63,16 @@ def shape(model: str) -> Shape | str:
         return f"{path}: {found}" if isinstance(found, str) else found
     except Exception as error:  # what a model's files hold may break this in any way
         return f"{path} cannot be reckoned with: {one_line(error)}"
+
+
+def leaves_snapshots(model: str) -> bool:
+    """Whether a model's prefix cache keeps more than the ends of requests, as far as its config.json is here and tells."""
+    path = config_file(model)
+    try:
+        names = json.loads(path.read_text("utf-8")).get("architectures") if path else []
+        return not set(names or []) & set(WITHOUT_SNAPSHOTS)
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return True  # `shape` says what is wrong with it
 
 
 def files_gb(model: str) -> float | None:

@@ -12,8 +12,8 @@ from sgl_specreason.engines.replicas import SIZES
 from sgl_specreason.engines.servers import ROLES, number_given
 from sgl_specreason.plan import checkpoints, gpus
 from sgl_specreason.plan.catalog import Model, Pair
-from sgl_specreason.plan.gpus import FP8
 from sgl_specreason.plan.demands import Demand
+from sgl_specreason.plan.gpus import FP8
 from sgl_specreason.plan.memory import DRIVER_GB, STATES, TRAJECTORY_TOKENS, Layout, layouts
 from sgl_specreason.plan.shapes import GIB, Shape
 from sgl_specreason.text.steps import Author

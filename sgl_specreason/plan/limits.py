@@ -4,7 +4,7 @@ What SGLang takes was read in 0.5.23: tokenizer_manager.py, tp_worker.py, schedu
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sgl_specreason.engines.servers import EngineSpec, number_given
@@ -150,9 +150,15 @@ def _answers(variant: Variant) -> str:
 
 
 def check_models(plan: Plan, chats: dict[Author, ChatFormat]) -> None:
-    """Raises UsageError where base is to speculate with a small that has another vocabulary."""
-    if plan.decode:
-        plan.decode.check(chats, {spec.role: vocabulary_size(spec) for spec in plan.specs})
+    """Raises UsageError where base is to speculate with a model that has another vocabulary or too short a context."""
+    if plan.decode is None:
+        return
+    plan.decode.check(chats, {spec.role: vocabulary_size(spec) for spec in plan.specs})
+    draft = plan.decode.draft_model(plan.models["small"])
+    for spec in plan.specs if draft else ():
+        if spec.role == "base":
+            asked = number_given(spec.args, "--context-length")
+            plan.decode.check_contexts(asked or _context_of(spec), _context_of(replace(spec, model=draft)))
 
 
 def check_sizes(specs: Sequence[EngineSpec]) -> None:

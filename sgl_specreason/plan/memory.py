@@ -17,8 +17,8 @@ TRAJECTORY_TOKENS = 12288
 DRIVER_GB = 0.5
 """Taken of a card by its driver."""
 STATES = 5
-"""So many states of a hybrid SGLang 0.5.23 wants for each running request with --mamba-radix-cache-strategy extra_buffer: its own,
-two for the next snapshot, and what prefixes end at (_calculate_mamba_ratio in mem_cache/kv_cache_configurator.py)."""
+"""So many states of a hybrid SGLang 0.5.23 wants for each running request that leaves snapshots: its own, two for the next
+snapshot, and two where prefixes end (_calculate_mamba_ratio in mem_cache/kv_cache_configurator.py)."""
 SPARE = 0.08
 """Of the cache's room, left unplanned: allocators round up, and nobody has measured this."""
 SLACK_GB = 0.5

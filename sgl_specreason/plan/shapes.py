@@ -16,7 +16,7 @@ Quantization = Literal["none", "fp8", "fp8-checkpoint"]
 
 
 class State(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What layers without a cache keep of a whole context (Gated DeltaNet, Mamba 2): a matrix per head, a convolution's last inputs.
+    """What layers without a cache keep of a whole context (Gated DeltaNet): a matrix per head, and a convolution's last inputs.
 
     One of `groups` of keys serves several `heads`. `size` is that of a key, `bits` are those of a matrix' entries.
     """

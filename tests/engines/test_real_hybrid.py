@@ -151,6 +151,8 @@ def test_its_shape_is_counted_as_sglang_counts_it(model: str, tmp_path: Path) ->
     assert isinstance(found, Shape)
     assert found.state
     with serving(model, tmp_path, "extra_buffer") as engine:
-        said = urllib3.request("GET", engine.url + "/server_info", headers={"Authorization": f"Bearer {engine.api_key}"})
+        said = urllib3.request(
+            "GET", engine.url + "/server_info", headers={"Authorization": f"Bearer {engine.api_key}"}
+        )
         print(said.json()["internal_states"], file=sys.stderr)
     assert replace
