@@ -9,7 +9,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ import urllib3
 from sgl_specreason.engines.keeper import Engine
 from sgl_specreason.engines.servers import EngineSpec, cpu_args, cpu_env
 from sgl_specreason.engines.startup import started
-from sgl_specreason.plan.checkpoints import BUNDLED, shape
-from sgl_specreason.plan.shapes import Shape
+from sgl_specreason.plan.checkpoints import BUNDLED
 
 pytestmark = pytest.mark.engines
 PROGRAM = Path(__file__).parent.parent / "hybrid_engine.py"
@@ -125,13 +123,15 @@ def test_with_snapshots_a_judgement_goes_on_from_where_the_last_ones_parted(mode
             answer = asked(engine, drafts, 24)
             assert len(drafts) - 3 * STEP - CHUNK < cached(answer) < len(drafts)
             drafts = drafts + answer["output_ids"]
+        moved = []
         for context, answer in zip(grown, answers, strict=True):
             assert judged(answer) == pytest.approx(reference(model, context + turn), abs=MOVES)
             post(engine, "/flush_cache")
             cold = asked(engine, context + turn)
             assert cached(cold) == 0
-            print("moved by", (judged(cold) - judged(answer)).abs().max().item(), file=sys.stderr)
-            assert judged(cold) == pytest.approx(judged(answer), abs=MOVES)
+            moved.append((judged(cold) - judged(answer)).abs().max().item())
+        assert moved[:2] == [0, 0]  # nothing was cached then
+        assert 0 < max(moved) < MOVES
 
 
 def test_without_snapshots_every_judgement_computes_its_whole_context(model: str, tmp_path: Path) -> None:
@@ -144,15 +144,3 @@ def test_without_snapshots_every_judgement_computes_its_whole_context(model: str
             answer = asked(engine, drafts, 24)
             assert cached(answer) == (len(drafts) - 1 if number else 0)
             drafts = drafts + answer["output_ids"]
-
-
-def test_its_shape_is_counted_as_sglang_counts_it(model: str, tmp_path: Path) -> None:
-    found = shape(model)
-    assert isinstance(found, Shape)
-    assert found.state
-    with serving(model, tmp_path, "extra_buffer") as engine:
-        said = urllib3.request(
-            "GET", engine.url + "/server_info", headers={"Authorization": f"Bearer {engine.api_key}"}
-        )
-        print(said.json()["internal_states"], file=sys.stderr)
-    assert replace
