@@ -4,16 +4,28 @@ Knows no HTTP. Flags were read in SGLang 0.5.23 and 0.5.16 (server_args.py), the
 speculative/standalone_worker_v2.py.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from sgl_specreason.engines.servers import EngineSpec
+from sgl_specreason.engines.replicas import SIZES
+from sgl_specreason.engines.servers import EngineSpec, number_given
 from sgl_specreason.errors import UsageError
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.steps import Author
 
 Algorithm = Literal["standalone", "ngram", "eagle3"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+EXCLUDED: dict[str, tuple[Algorithm, ...]] = {
+    "--enable-dp-attention": ("standalone", "ngram"),
+    "--enable-lora": ("standalone",),
+    "--lora-paths": ("standalone",),
+    "--enable-lmcache": ALGORITHMS,
+}
+"""Arguments of base with which SGLang 0.5.23 refuses to speculate (arg_groups/speculative_hook.py, lora_hook.py and
+kv_cache_hook.py); docs/pairs.md has the whole table."""
+MOST_RUNNING = 48
+"""So many requests SGLang runs at once where it speculates and nobody says more (arg_groups/speculative_hook.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +77,34 @@ class Decode:
         if self.drafts_with_small and None not in sizes.values() and len(set(sizes.values())) > 1:
             raise UsageError(_refusal(f" ({sizes['base']} and {sizes['small']} entries)"))
 
+    def check_args(self, args: Sequence[str]) -> None:
+        """Raises UsageError for arguments of base with which SGLang does not speculate so."""
+        given = [name for name, algorithms in EXCLUDED.items() if self.algorithm in algorithms and _has(args, name)]
+        if (number_given(args, *SIZES["pp"]) or 1) > 1:
+            given.append(SIZES["pp"][0])
+        if "flex_attention" in args:
+            given.append("--attention-backend flex_attention")
+        if given:
+            raise UsageError(
+                f"--decode {self.algorithm}: SGLang does not speculate with {given[0]}, which base's args have"
+            )
+
+    def check_contexts(self, base: int | None, draft: int | None) -> None:
+        """Raises UsageError where what guesses holds less than base: SGLang refuses it, since both count positions alike."""
+        if base and draft and draft < base:
+            raise UsageError(
+                f"--decode {self.algorithm}: its model holds {draft} tokens and base {base}, which SGLang refuses; "
+                f'give base that much: args.base = ["--context-length", "{draft}"] in a pair file of your own'
+            )
+
     @property
     def drafts_with_small(self) -> bool:
         """Whether it is small that guesses."""
         return self.algorithm == "standalone" and not self.model
+
+
+def _has(args: Sequence[str], name: str) -> bool:
+    return any(word == name or word.startswith(f"{name}=") for word in args)
 
 
 def _refusal(entries: str) -> str:

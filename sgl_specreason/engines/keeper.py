@@ -14,8 +14,6 @@ from pathlib import Path
 from socket import socket
 from typing import Protocol
 
-import urllib3
-
 from sgl_specreason.engines.launch import KEY_VARIABLE
 from sgl_specreason.engines.transport import Health
 from sgl_specreason.errors import EngineError
@@ -23,6 +21,7 @@ from sgl_specreason.text.steps import Author
 
 START_TIMEOUT_S = 1200.0
 END_TIMEOUT_S = 30.0
+POLL_S = 0.1
 MOST_RESTARTS = 3
 LOG_LINES = 15
 SILENCE_S = 30.0
@@ -44,8 +43,7 @@ class Startable(Protocol):
     def env(self) -> dict[str, str]: ...
     @property
     def api_key(self) -> str: ...
-    @property
-    def ready_path(self) -> str: ...
+    def is_ready(self, url: str) -> bool: ...
     def command(self, port: int | str) -> list[str]: ...
     def shell(self, port: int | str) -> str: ...
 
@@ -209,7 +207,7 @@ def _wait_ready(
         now = time.monotonic()
         if process.poll() is not None:
             raise EngineError(_obituary(spec, url, log, f"ended with code {process.returncode}"))
-        if _healthy(url + spec.ready_path):
+        if spec.is_ready(url):
             return now - begin
         if now - begin > timeout_s:
             raise EngineError(_obituary(spec, url, log, f"was not ready after {timeout_s:.0f} s"))
@@ -217,14 +215,7 @@ def _wait_ready(
             words = f"; its log ends: {_last_line(log)}" if now - begin > SILENCE_S else ""
             say(f"  waiting for the {spec.title}: {now - begin:.0f} s{words}")
             spoken = now
-        time.sleep(0.25)
-
-
-def _healthy(url: str) -> bool:
-    try:
-        return urllib3.request("GET", url, timeout=5.0, retries=False).status == 200
-    except urllib3.exceptions.HTTPError:
-        return False
+        time.sleep(POLL_S)
 
 
 def _last_line(log: Path) -> str:

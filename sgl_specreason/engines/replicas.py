@@ -52,9 +52,9 @@ class RouterSpec:
     def title(self) -> str:
         return f"{self.role} router"
 
-    @property
-    def ready_path(self) -> str:
-        return "/readiness"
+    def is_ready(self, url: str) -> bool:
+        """Whether it knows a replica that works."""
+        return bool(servers.said(url, "/readiness"))
 
     @property
     def env(self) -> dict[str, str]:

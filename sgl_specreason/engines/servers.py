@@ -20,7 +20,8 @@ from sgl_specreason.engines.transport import Health
 from sgl_specreason.errors import UsageError
 from sgl_specreason.text.steps import Author
 
-INFO_TIMEOUT_S, PROBE_TIMEOUT_S = 30.0, 5.0
+INFO_TIMEOUT_S, PROBE_TIMEOUT_S, TOKEN_TIMEOUT_S = 30.0, 5.0, 20.0
+ONE_TOKEN = {"input_ids": [0], "sampling_params": {"max_new_tokens": 1, "temperature": 0}}
 ROLES: tuple[Author, ...] = ("small", "base")
 """In the order of their start on GPUs: what small leaves free, base shares out."""
 
@@ -51,9 +52,17 @@ class EngineSpec:
     def title(self) -> str:
         return f"{self.name} engine"
 
-    @property
-    def ready_path(self) -> str:
-        return "/health"
+    def is_ready(self, url: str) -> bool:
+        """Whether it computes: it takes requests, and a token comes back.
+
+        SGLang's own /health asks the same and looks for the answer once a second. It is asked where an older server has no
+        /ready, or refuses the question.
+        """
+        key = {"Authorization": f"Bearer {self.api_key}"}
+        taking = _status("GET", f"{url}/ready", key)
+        if taking == 200 and _status("POST", f"{url}/generate", key, json=ONE_TOKEN, timeout=TOKEN_TIMEOUT_S) == 200:
+            return True
+        return taking in (200, 404) and _status("GET", f"{url}/health", key) == 200
 
     @property
     def on_cpu(self) -> bool:
@@ -71,6 +80,16 @@ class EngineSpec:
         return " ".join([*settings, shlex.join(self.command(port, "sglang.launch_server"))])
 
 
+def _status(
+    method: str, url: str, headers: dict[str, str], *, timeout: float = PROBE_TIMEOUT_S, **body: Any
+) -> int | None:
+    """The HTTP status that comes back; None where nothing answers."""
+    try:
+        return urllib3.request(method, url, headers=headers, timeout=timeout, retries=False, **body).status
+    except urllib3.exceptions.HTTPError:
+        return None
+
+
 def number_given(args: Sequence[str], *options: str) -> int | None:
     """The last whole number that these arguments give to one of SGLang's options of these names; None where there is none."""
     words = [word for arg in args for word in arg.split("=", 1)]
@@ -84,7 +103,7 @@ def cpu_args(max_total_tokens: int) -> tuple[str, ...]:
     Idle schedulers would spin a core each without --sleep-on-idle; SGLang takes a request's sampling seed only with
     --enable-deterministic-inference; a fraction of free memory alone is unstable
     beside other processes, so the cache is pinned in tokens. SGLang's own warm-up waits for a second; the first question that is
-    asked here (/health) computes a token, too.
+    asked here (is_ready) computes a token, too.
     """
     return (
         "--device", "cpu", "--dtype", "float32", "--sleep-on-idle", "--disable-overlap-schedule",

@@ -19,10 +19,25 @@ CONFIG_KEYS = {
     "layers": "num_hidden_layers", "hidden": "hidden_size", "intermediate": "intermediate_size",
     "heads": "num_attention_heads", "vocabulary": "vocab_size", "context": "max_position_embeddings",
 }  # fmt: skip
+STATE_KEYS = {
+    "groups": "linear_num_key_heads", "heads": "linear_num_value_heads", "head_dim": "linear_value_head_dim",
+    "size": "linear_key_head_dim", "kernel": "linear_conv_kernel_dim",
+}  # fmt: skip
+"""Of layers of Gated DeltaNet (Qwen3-Next, Qwen3.5), those without a cache."""
+LINEAR = "linear_attention"
+SSM_BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
+IMAGES_GB = 0.1
+"""What SGLang keeps for the embeddings of images beside a model that takes some ($SGLANG_VLM_CACHE_SIZE_MB, 0.5.23)."""
+WITHOUT_SNAPSHOTS = (
+    "FalconMambaForCausalLM", "JetNemotronForCausalLM", "JetVLMForConditionalGeneration", "Lfm2ForCausalLM",
+    "Lfm2MoeForCausalLM", "Mamba2ForCausalLM", "MambaForCausalLM", "ZayaForCausalLM",
+)  # fmt: skip
+"""Architectures of whose states SGLang keeps only those at requests' ends (arg_groups/overrides.py, 0.5.23)."""
+HYBRID = "layers that keep a state (a hybrid)"
 OTHERS = {
     "a mixture of experts": "expert|^moe_",
     "latent attention (MLA)": "kv_lora_rank",
-    "layers that keep a state (a hybrid)": "mamba|ssm|^linear_|^conv_|hybrid|attn_type_list|rwkv|lightning|_state_size|lru_",
+    HYBRID: "mamba|ssm|^linear_|^conv_|hybrid|attn_type_list|rwkv|lightning|_state_size|lru_",
     "layers that are not alike": "block_configs|_per_layer$",
 }
 """What makes a model no dense transformer, by keys of its config.json (those that SGLang 0.5.23 looks for in configs/)."""
@@ -48,6 +63,16 @@ def shape(model: str) -> Shape | str:
         return f"{path}: {found}" if isinstance(found, str) else found
     except Exception as error:  # what a model's files hold may break this in any way
         return f"{path} cannot be reckoned with: {one_line(error)}"
+
+
+def leaves_snapshots(model: str) -> bool:
+    """Whether a model's prefix cache keeps more than the ends of requests, as far as its config.json is here and tells."""
+    path = config_file(model)
+    try:
+        names = json.loads(path.read_text("utf-8")).get("architectures") if path else []
+        return not set(names or []) & set(WITHOUT_SNAPSHOTS)
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return True  # `shape` says what is wrong with it
 
 
 def files_gb(model: str) -> float | None:
@@ -105,13 +130,17 @@ def config_file(model: str) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
-def _shape(config: dict[str, Any], folder: Path) -> Shape | str:
-    """The shape of a dense decoder; of other architectures why this arithmetic cannot count them."""
-    text = config.get("text_config")
-    if reason := _no_dense(text if isinstance(text, dict) else config):
+def _shape(whole: dict[str, Any], folder: Path) -> Shape | str:
+    """The shape of a decoder, dense or with layers of Gated DeltaNet; of others why this arithmetic cannot count them."""
+    text = whole.get("text_config")
+    config = text if isinstance(text, dict) else whole
+    state = _state(config)
+    if reason := _no_dense(config, state):
         return f"{reason}, which this plan does not reckon with"
-    if text:
-        return "it is more than a text model (text_config)"
+    size = _files_gb(folder)
+    if text and not (state and size):
+        return "it is more than a text model (text_config)" + (", and its weights' sizes are not here" if state else "")
+    config = {**whole, **config}
     quantized, bits, group = _quantized(config, folder)
     if not bits:
         return f"it comes quantised in a way that is not known here ({quantized})"
@@ -120,19 +149,33 @@ def _shape(config: dict[str, Any], folder: Path) -> Shape | str:
     given |= {"kv_heads": config.get("num_key_value_heads") or heads}
     given |= {"head_dim": config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]}
     given |= {"tied": config.get("tie_word_embeddings") is True, "bits": bits, "quantized": quantized, "group": group}
+    given |= {"state": state, "gated": state is not None and config.get("attn_output_gate") is not False}
     found = typed(given, Shape)
-    size = _files_gb(folder)
     if size and "float32" in (config.get("dtype"), config.get("torch_dtype")):
         size /= 2  # SGLang loads such weights at 16 bits
     # of a model of which only some files are here, or that is served with random weights, the size says nothing
-    return typed(given | {"checkpoint_gb": size}, Shape) if size and size > found.weights_gb() / 2 else found
+    whole_gb = size + IMAGES_GB if size and text else size
+    return typed(given | {"checkpoint_gb": whole_gb}, Shape) if size and size > found.weights_gb() / 2 else found
 
 
-def _no_dense(config: dict[str, Any]) -> str | None:
-    kinds = config.get("layer_types")
-    if isinstance(kinds, list) and (other := next((kind for kind in kinds if kind not in DENSE_LAYERS), None)):
+def _state(config: dict[str, Any]) -> dict[str, Any] | None:
+    """What its layers of Gated DeltaNet keep, as SGLang counts them; None where it has none."""
+    if not all(config.get(key) for key in STATE_KEYS.values()):
+        return None
+    kinds, every = config.get("layer_types"), config.get("full_attention_interval")
+    layers = config["num_hidden_layers"]
+    linear = kinds.count(LINEAR) if isinstance(kinds, list) else layers - layers // every
+    given = {name: config[key] for name, key in STATE_KEYS.items()}
+    return given | {"layers": linear, "bits": SSM_BITS[config.get("mamba_ssm_dtype") or "float32"]}
+
+
+def _no_dense(config: dict[str, Any], state: dict[str, Any] | None) -> str | None:
+    kinds, known = config.get("layer_types"), (*DENSE_LAYERS, *([LINEAR] if state else []))
+    if isinstance(kinds, list) and (other := next((kind for kind in kinds if kind not in known), None)):
         return f"layers of {other} (a hybrid)"
     for words, pattern in OTHERS.items():
+        if state and words == HYBRID:
+            continue
         if key := next((key for key, value in config.items() if value and re.search(pattern, key)), None):
             return f"{words}: {key}"
     return None

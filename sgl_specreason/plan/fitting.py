@@ -12,8 +12,9 @@ from sgl_specreason.engines.replicas import SIZES
 from sgl_specreason.engines.servers import ROLES, number_given
 from sgl_specreason.plan import checkpoints, gpus
 from sgl_specreason.plan.catalog import Model, Pair
+from sgl_specreason.plan.demands import Demand
 from sgl_specreason.plan.gpus import FP8
-from sgl_specreason.plan.memory import DRIVER_GB, TRAJECTORY_TOKENS, Demand, Layout, layouts
+from sgl_specreason.plan.memory import DRIVER_GB, STATES, TRAJECTORY_TOKENS, Layout, layouts
 from sgl_specreason.plan.shapes import GIB, Shape
 from sgl_specreason.text.steps import Author
 
@@ -84,11 +85,11 @@ def lack(pair: Pair, cards: Sequence[Gpu], decode: Decode | None = None) -> str:
         if demand.tp and demand.tp > len(cards):
             return f"pair {pair.name}: tp_size = {demand.tp} of {role}, and there are {in_words(cards)}"
     weights = {role: demand.weights_gb() for role, demand in demands.items()}
-    kv = sum(demand.kv_bytes(1) for demand in demands.values())
+    cache = sum(TRAJECTORY_TOKENS * demand.kv_bytes(1) + STATES * demand.state_bytes(1) for demand in demands.values())
     drafting = " with its draft model" if demands["base"].draft else ""
     return (
         f"pair {pair.name} does not fit {in_words(cards)}: {weights['base']:.1f} GB of base weights{drafting}, "
-        f"{weights['small']:.1f} of small's, {TRAJECTORY_TOKENS * kv / GIB:.1f} for one trajectory in both caches, and room to "
+        f"{weights['small']:.1f} of small's, {cache / GIB:.1f} for one trajectory in both caches, and room to "
         f"run; what would fit: {'; '.join(remedies(pair, cards, decode)) or 'nothing known'}"
     )
 

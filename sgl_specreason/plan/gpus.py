@@ -81,6 +81,11 @@ def notes(found: Sequence[Gpu]) -> list[str]:
     return [f"{name}: {known.note}" for name, known in kinds.items() if known.note]
 
 
+def is_amd(card: Gpu) -> bool:
+    """Whether it is one of AMD's, by its name."""
+    return re.search(r"\b(AMD|INSTINCT|RADEON|MI\d{3}[AX]?)\b", card.name.upper()) is not None
+
+
 def sizes() -> dict[int, float]:
     """The least memory in GiB, in ascending order, of the cards that are sold with so many GB."""
     found: dict[int, float] = {}

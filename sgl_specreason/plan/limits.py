@@ -4,7 +4,7 @@ What SGLang takes was read in 0.5.23: tokenizer_manager.py, tp_worker.py, schedu
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sgl_specreason.engines.servers import EngineSpec, number_given
@@ -13,6 +13,7 @@ from sgl_specreason.method.policy import is_alone, plain
 from sgl_specreason.method.trajectory import Texts
 from sgl_specreason.plan.checkpoints import config_file, files_gb, shape
 from sgl_specreason.plan.fitting import CPU_GB
+from sgl_specreason.plan.memory import STATES
 from sgl_specreason.plan.plan import Plan, Variant
 from sgl_specreason.plan.shapes import Shape
 from sgl_specreason.text.chat import ChatFormat
@@ -90,12 +91,18 @@ def held(infos: dict[Author, dict[str, Any]]) -> dict[Author, int]:
 
 
 def places(plan: Plan, tokens: dict[Author, int]) -> dict[Author, int]:
-    """How many trajectories at their budget caches of so many tokens have room for, over all replicas, prompts not counted."""
-    return {
-        role: count * plan.replicas.get(role, 1) // max(_at_most(variant, role) for variant in _on(plan, role))
-        for role, count in tokens.items()
-        if _on(plan, role)
-    }
+    """How many trajectories at their budget caches of so many tokens have room for, over all replicas, prompts not counted.
+
+    No more than a hybrid's states let run.
+    """
+    pools = {spec.role: number_given(spec.args, "--max-mamba-cache-size") for spec in plan.specs}
+    found = {}
+    for role, count in tokens.items():
+        if variants := _on(plan, role):
+            replicas, pool = plan.replicas.get(role, 1), pools.get(role)
+            room = count * replicas // max(_at_most(variant, role) for variant in variants)
+            found[role] = min(room, pool // STATES * replicas) if pool else room
+    return found
 
 
 def crowding(plan: Plan, tokens: dict[Author, int]) -> list[str]:
@@ -143,9 +150,15 @@ def _answers(variant: Variant) -> str:
 
 
 def check_models(plan: Plan, chats: dict[Author, ChatFormat]) -> None:
-    """Raises UsageError where base is to speculate with a small that has another vocabulary."""
-    if plan.decode:
-        plan.decode.check(chats, {spec.role: vocabulary_size(spec) for spec in plan.specs})
+    """Raises UsageError where base is to speculate with a model that has another vocabulary or too short a context."""
+    if plan.decode is None:
+        return
+    plan.decode.check(chats, {spec.role: vocabulary_size(spec) for spec in plan.specs})
+    draft = plan.decode.draft_model(plan.models["small"])
+    for spec in plan.specs if draft else ():
+        if spec.role == "base":
+            asked = number_given(spec.args, "--context-length")
+            plan.decode.check_contexts(asked or _context_of(spec), _context_of(replace(spec, model=draft)))
 
 
 def check_sizes(specs: Sequence[EngineSpec]) -> None:

@@ -12,13 +12,15 @@ from sgl_specreason.engines.cards import order
 from sgl_specreason.engines.decode import Decode
 from sgl_specreason.engines.servers import ROLES, EngineSpec, cpu_args, cpu_env
 from sgl_specreason.errors import UsageError
-from sgl_specreason.plan import catalog, gpus
+from sgl_specreason.plan import catalog, checkpoints, gpus
 from sgl_specreason.plan.catalog import Bench, Model, Pair
-from sgl_specreason.plan.fitting import fitting, in_words, needs_gpu, remedies, shape_of
+from sgl_specreason.plan.checkpoints import HYBRID
+from sgl_specreason.plan.fitting import draft_shape, fitting, in_words, needs_gpu, remedies, shape_of
 from sgl_specreason.plan.memory import TRAJECTORY_TOKENS, Layout
 from sgl_specreason.plan.options import Options
 from sgl_specreason.plan.placement import Placement, check_cards, place
 from sgl_specreason.plan.plan import ATTACHED
+from sgl_specreason.plan.shapes import Shape
 from sgl_specreason.text.steps import Author
 from sgl_specreason.text.tokenizers import no_model
 
@@ -75,6 +77,7 @@ def _on_gpus(
         pair, why = (named, "") if named else _automatic_pair(bench, group, decode)
     check_cards(pair, cards)
     _check_vocabularies(pair, decode)
+    _check_decode(pair, decode)
     with _of_one_replica(cards, group):
         placement = place(pair, group * replicas.machines(pair.args), decode)
     _check_args(pair)
@@ -101,7 +104,10 @@ def _on_this_cpu(options: Options, bench: Bench, decode: Decode | None, counts: 
             f"pair {pair.name} needs GPUs ({' or '.join(remedies(pair, ())) or 'several'}) and this machine has no GPU; "
             "try --pair demo, or --base-url and --small-url of running servers; --gpus with --dry-run plans for other machines"
         )
+    if hybrids := [role for role, model in pair.models.items() if (shape := shape_of(model)) and shape.state]:
+        raise UsageError(f"{hybrids[0]} is a hybrid (layers that keep a state), whose kernels need a GPU")
     _check_vocabularies(pair, decode)
+    _check_decode(pair, decode)
     _check_args(pair)
     specs = tuple(replicas.spread(_on_cpu(pair, role), counts[role], 0) for role in ROLES)
     return Choice(pair=pair, why=why, specs=specs, hardware="none (CPU, pure torch)")
@@ -126,6 +132,37 @@ def _check_vocabularies(pair: Pair, decode: Decode | None) -> None:
     shapes = {role: shape_of(model) for role, model in pair.models.items()}
     if decode:
         decode.check_sizes({role: shape.vocabulary if shape else None for role, shape in shapes.items()})
+
+
+def _check_decode(pair: Pair, decode: Decode | None) -> None:
+    """Raises UsageError where base's own arguments, or the kind of the model that guesses, exclude speculation."""
+    own = pair.args.get("base", [])
+    if any(word.startswith("--speculative-algo") for word in own):
+        raise UsageError(f"pair {pair.name}: args.base: --speculative-algorithm is for methods with +decode (--decode)")
+    if decode is None:
+        return
+    decode.check_args(own)
+    draft = draft_shape(pair, decode)
+    if draft.state if isinstance(draft, Shape) else HYBRID in (draft or ""):
+        raise UsageError(
+            f"--decode {decode.algorithm}: {decode.draft_model(pair.small.path)} is a hybrid, and SGLang has no states for "
+            "one that guesses; give --decode ngram, or a dense --decode-model"
+        )
+
+
+def check_prefixes(pair: Pair) -> None:
+    """Raises UsageError where base is a hybrid of which no judgement's states are kept for the next one."""
+    shape, own = shape_of(pair.base), pair.args.get("base", [])
+    if shape and shape.state and "no_buffer" in own:
+        why = "args.base: no_buffer"
+    elif not checkpoints.leaves_snapshots(pair.base.path):
+        why = f"{pair.base.path}, a hybrid"
+    else:
+        return
+    raise UsageError(
+        f"pair {pair.name}: {why}: SGLang keeps its states at the ends of requests only, so each judgement would compute its "
+        "whole context again; take another base, or the methods base and small"
+    )
 
 
 def _check_args(pair: Pair) -> None:

@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sgl_specreason.engines.cards import Gpu
-from sgl_specreason.engines.decode import Decode
+from sgl_specreason.engines.decode import MOST_RUNNING, Decode
 from sgl_specreason.engines.servers import ROLES
 from sgl_specreason.errors import UsageError
 from sgl_specreason.plan import gpus
 from sgl_specreason.plan.catalog import Pair
+from sgl_specreason.plan.demands import LOGIT_ROWS
 from sgl_specreason.plan.fitting import draft_shape, fitting, in_words, lack, shape_of, split_of, unknown
 from sgl_specreason.plan.gpus import FP8, Attention, attention
-from sgl_specreason.plan.memory import LOGIT_ROWS, Layout, Share, where
+from sgl_specreason.plan.memory import Layout, Share, where
 from sgl_specreason.plan.shapes import Shape
 from sgl_specreason.text.steps import Author
 from sgl_specreason.words import counted
@@ -25,6 +26,9 @@ FRACTIONS: dict[Author, str] = {"small": "0.15", "base": "0.85"}
 NEEDS = {"awq": (7, 5), "gptq": (8, 0), "fp8": (8, 0), "modelopt": FP8}
 """The compute capability that kinds of quantised checkpoints need (get_min_capability in SGLang's layers/quantization)."""
 UNTOLD = Attention(backend=None, why="SGLang's own choice, since not every model's heads are known")
+SNAPSHOTS = "extra_buffer"
+"""Of a hybrid. Without, SGLang keeps the state at the end of each request only, where no later one goes on from a judgement's."""
+MOST_AT_ONCE = f"SGLang runs {MOST_RUNNING} requests at once then, unless base's args say --max-running-requests"
 LEAST = (7, 5)
 """SGLang starts on no card before it (model_runner_components/load_model_utils.py, 0.5.23)."""
 
@@ -106,12 +110,12 @@ class Placement:
         shape = draft_shape(self.pair, self.decode)
         name = self.decode.draft_model(self.pair.small.path)
         if not name:
-            return f"with --decode {self.decode.algorithm} base loads no model besides its own"
+            return f"with --decode {self.decode.algorithm} base loads no model besides its own; {MOST_AT_ONCE}"
         words = f"with --decode {self.decode.algorithm} base loads {name} in its own process, too"
         if not isinstance(shape, Shape):
             return f"{words}; its memory is not reckoned: {shape}"
         room = "" if self.layout is None else ", and its row above has room for that, its cache and its graphs"
-        return f"{words}: {shape.weights_gb():.1f} GB{room}"
+        return f"{words}: {shape.weights_gb():.1f} GB{room}; {MOST_AT_ONCE}"
 
     def record(self) -> dict[str, Any]:
         """The choices for a run's config.json."""
@@ -184,6 +188,8 @@ def _args(layout: Layout, role: Author) -> list[str]:
     args = ["--mem-fraction-static", f"{share.fraction:.3f}", "--max-total-tokens", str(share.tokens)]
     args += ["--chunked-prefill-size", str(layout.runtime.chunk)]
     args += ["--cuda-graph-max-bs-decode", str(layout.runtime.batch)]
+    if share.states:
+        args += ["--mamba-radix-cache-strategy", SNAPSHOTS, "--max-mamba-cache-size", str(share.states)]
     if not layout.runtime.prefill_graphs:
         args += ["--cuda-graph-backend-prefill", "disabled"]
     return args
@@ -191,11 +197,15 @@ def _args(layout: Layout, role: Author) -> list[str]:
 
 def _table(layout: Layout) -> list[str]:
     """The plan per card, with what nobody has been given at the end."""
-    rows = [("engine", "cards", "weights GB", "KV bytes/token", "KV tokens", "KV GB", "headroom GB")]
-    for share in (layout.small, layout.base):
+    shares = (layout.small, layout.base)
+    hybrid = any(share.states for share in shares)
+    states = ("states", "states GB") if hybrid else ()
+    rows = [("engine", "cards", "weights GB", "KV bytes/token", "KV tokens", "KV GB", *states, "headroom GB")]
+    for share in shares:
         cards = ", ".join(map(str, share.cards))
         numbers = (f"{share.weights_gb:.1f}", str(share.kv_bytes), str(share.tokens), f"{share.kv_gb:.1f}")
-        rows.append((share.role, cards, *numbers, f"{share.headroom_gb:.1f}"))
+        pool = (str(share.states), f"{share.state_gb:.1f}") if hybrid else ()
+        rows.append((share.role, cards, *numbers, *pool, f"{share.headroom_gb:.1f}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(word.rjust(width) for word, width in zip(row, widths, strict=True)) for row in rows]
     left = ", ".join(

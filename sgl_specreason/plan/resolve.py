@@ -16,8 +16,9 @@ from sgl_specreason.method.policy import ALONE, DEFAULT_METHODS, METHODS, Method
 from sgl_specreason.plan import catalog
 from sgl_specreason.plan.benches import Rows, load_rows
 from sgl_specreason.plan.catalog import Bench, Sweep
+from sgl_specreason.plan.gpus import is_amd
 from sgl_specreason.plan.options import Options
-from sgl_specreason.plan.pairs import engines_for
+from sgl_specreason.plan.pairs import Choice, check_prefixes, engines_for
 from sgl_specreason.plan.plan import Plan, Variant
 from sgl_specreason.text.prompts import PLACEHOLDERS, load_prompts
 from sgl_specreason.typed import nearest
@@ -40,13 +41,15 @@ def resolve(options: Options) -> Plan:
     variants = _variants(options, sweep, preset.policy, bench.policy)
     decode = _decode(options, variants)
     choice = engines_for(options, bench, decode)
-    if decode:
-        _check_decode(variants, starts=bool(choice.specs), on_gpu=choice.placement is not None)
     pair = choice.pair
+    if choice.specs and not all(is_alone(variant.method) for variant in variants):
+        check_prefixes(pair)
     whole = {} if pair.think_tags else {"on_budget": "stop"}  # the response is cut, unless somebody asks for an answer
     layers = preset.policy, whole, pair.policy, bench.policy
     if pair.policy or whole:
         variants = _variants(options, sweep, *layers)
+    if decode:
+        _check_decode(variants, choice)
     return Plan(
         bench=bench,
         rows=load_rows(bench, options.data) if options.bench else Rows(rows=[], origin=catalog.QUESTIONS.title),
@@ -104,13 +107,25 @@ def _decode(options: Options, variants: tuple[Variant, ...]) -> Decode | None:
     return None
 
 
-def _check_decode(variants: tuple[Variant, ...], *, starts: bool, on_gpu: bool) -> None:
-    if starts and not on_gpu:
+def _check_decode(variants: tuple[Variant, ...], choice: Choice) -> None:
+    """Raises UsageError for what cannot be of methods with +decode."""
+    speculating = [variant.policy for variant in variants if variant.speculates]
+    if least := max(policy.min_p for policy in speculating):
+        raise UsageError(
+            f"--min-p {least:g}: SGLang leaves it out where it speculates, and says nothing; give --min-p 0, or methods "
+            "without +decode"
+        )
+    if choice.specs and choice.placement is None:
         raise UsageError(
             "methods with +decode need a GPU, since the kernels of SGLang's speculation do; "
             "or give --base-url of a server that speculates"
         )
-    if not starts and len({variant.speculates for variant in variants}) > 1:
+    if choice.placement and any(map(is_amd, choice.placement.cards)) and any(each.temperature for each in speculating):
+        raise UsageError(
+            "methods with +decode on AMD's cards: SGLang takes the likeliest token there, whatever the temperature; give "
+            "--temperature 0"
+        )
+    if not choice.specs and len({variant.speculates for variant in variants}) > 1:
         raise UsageError("a running base speculates or does not: methods with +decode and others are two runs then")
 
 

@@ -84,6 +84,40 @@ def test_small_must_have_bases_vocabulary() -> None:
     Decode(model="draft").check(chats(same, other), {"base": 2, "small": 3})
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "args", "named"),
+    [
+        ("standalone", ["--enable-dp-attention"], "--enable-dp-attention"),
+        ("ngram", ["--enable-dp-attention"], "--enable-dp-attention"),
+        ("eagle3", ["--enable-dp-attention"], None),
+        ("standalone", ["--lora-paths=a"], "--lora-paths"),
+        ("ngram", ["--lora-paths", "a"], None),
+        ("ngram", ["--enable-lmcache"], "--enable-lmcache"),
+        ("eagle3", ["--pp-size", "2"], "--pipeline-parallel-size"),
+        ("ngram", ["--pp", "1"], None),
+        ("ngram", ["--attention-backend", "flex_attention"], "flex_attention"),
+        ("standalone", ["--enable-deterministic-inference", "--enable-priority-scheduling"], None),
+    ],
+)
+def test_arguments_with_which_sglang_does_not_speculate(algorithm: Any, args: list[str], named: str | None) -> None:
+    """It says so after it has loaded base, and not at all in a dry run. What works with speculation is not refused."""
+    decode = Decode(algorithm=algorithm, model="head" if algorithm == "eagle3" else None)
+    if named is None:
+        decode.check_args(args)
+    else:
+        with pytest.raises(UsageError, match=f"does not speculate with .*{named}"):
+            decode.check_args(args)
+
+
+def test_what_guesses_must_hold_as_much_as_base() -> None:
+    """Both count positions alike, and SGLang refuses a context that is longer than the model's own. Heads hold little, often."""
+    Decode().check_contexts(40960, 40960)
+    Decode().check_contexts(4096, 131072)
+    Decode().check_contexts(None, 2048)
+    with pytest.raises(UsageError, match=r"holds 2048 tokens and base 40960.*--context-length"):
+        Decode(algorithm="eagle3", model="head").check_contexts(40960, 2048)
+
+
 def base(prompt: str, payload: Payload) -> Any:
     """Accepts every step; where it speculates, SGLang says how many tokens each of its decode steps gave."""
     return digits(9) if "token_ids_logprob" in payload else "The answer is \\boxed{4}.\x03"
@@ -222,6 +256,32 @@ def test_a_judge_that_does_not_come_back_under_speculation_is_said(
     assert "base: no log-probabilities of what the judge may answer came back" in done.stderr
 
 
+def test_what_sglang_would_leave_out_or_refuse_is_refused_first(
+    served: list[EngineSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*words: str) -> str:
+        done = run(*words, "--out", str(tmp_path / "runs"))
+        assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.stderr
+        return done.stderr
+
+    def pair_with(*args: str) -> str:
+        path = tmp_path / "own.toml"
+        models = [f'[{role}]\nmodel = "bundled:{role}"\n' for role in ("base", "small")]
+        path.write_text(f'title = "own"\n{"".join(models)}[args]\nbase = {json.dumps(args)}\n')
+        return str(path)
+
+    speculating = ("--method", "specreason+decode")
+    assert "--speculative-algorithm is for methods with +decode" in refused(
+        "--pair", pair_with("--speculative-algorithm", "NGRAM"), "--method", "base"
+    )
+    assert "does not speculate with" in refused("--pair", pair_with("--pp-size", "2"), *speculating)
+    long = ("--context-length", "65536")
+    assert "holds 32768 tokens and base 65536" in refused("--pair", pair_with(*long), *speculating)
+    monkeypatch.setattr(gpus, "found", lambda: [gpus.Gpu(name="AMD Instinct MI300X", memory_gb=192)])
+    assert "AMD's cards" in refused("--pair", "demo", "--temperature", "0.6", *speculating)
+    assert served == []
+
+
 def test_without_a_gpu_or_the_right_server_it_is_refused(
     served: list[EngineSpec], tmp_path: Path, fake_engine: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,5 +297,6 @@ def test_without_a_gpu_or_the_right_server_it_is_refused(
     assert "without token-level speculation" in refused(*attached, "--method", "base+decode", "--decode", "ngram")
     monkeypatch.setattr(gpus, "found", list)
     assert "need a GPU" in refused("--pair", "demo", "--method", "base+decode")
+    assert "--min-p 0.1" in refused("--pair", "demo", "--method", "base+decode", "--min-p", "0.1")
     assert served == []
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from sgl_specreason.plan.catalog import load_pair, names
-from sgl_specreason.plan.memory import DRIVER_GB, PROCESS_GB, TRAJECTORY_TOKENS, Demand, Layout, layouts
+from sgl_specreason.plan.demands import PROCESS_GB, Demand
+from sgl_specreason.plan.memory import DRIVER_GB, TRAJECTORY_TOKENS, Layout, layouts
 from sgl_specreason.plan.shapes import GIB
 
 PAIRS = [load_pair(name) for name in names("pairs")]
