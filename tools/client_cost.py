@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from accounts import Say
@@ -43,8 +42,8 @@ class Cost:
     cpu_s: float
 
 
-def client_cost(*, runs: int, say: Say) -> dict[str, Any]:
-    """Medians at concurrency 64 in contexts of 500 and 16,000 tokens, in turns; the growth is of CPU per step."""
+def client_cost(*, runs: int, say: Say) -> dict[str, list[float]]:
+    """Of each run at concurrency 64 in contexts of 500 and 16,000 tokens, in turns; the growth is of CPU per step."""
     found: dict[int, list[Cost]] = {SHORT: [], LONG: []}
     with stub_engines(CONCURRENCY) as engines:
         texts = {context: texts_of(context) for context in found}
@@ -57,24 +56,26 @@ def client_cost(*, runs: int, say: Say) -> dict[str, Any]:
                         f"client, {context:5} tokens of context, concurrency {CONCURRENCY}: {cost.steps_per_s:.0f} steps/s, "
                         f"{1e3 * cost.cpu_s:.2f} ms of CPU per step"
                     )
-        plain = plain_ratio(engines, runs)
+        plain = plain_ratios(engines, runs)
         say(
-            f"client alone, one trajectory at a time, engines that answer at once: {plain:.1f} times the plain loop's steps/s"
+            "client alone, one trajectory at a time, engines that answer at once: "
+            f"{statistics.median(plain):.1f} times the plain loop's steps/s"
         )
         memory = live_memory(engines, texts[LONG])
         say(f"client, memory of a live trajectory of {LONG} tokens: {memory / 1e3:.0f} kB")
-    short, long = (statistics.median(cost.cpu_s for cost in found[context]) for context in (SHORT, LONG))
     return {
-        "client_steps_per_s": round(statistics.median(c.steps_per_s for c in found[SHORT]), 1),
-        "client_steps_per_s_16k": round(statistics.median(c.steps_per_s for c in found[LONG]), 1),
-        "client_cpu_ms_per_step": round(1e3 * short, 3),
-        "client_growth_500_16k": round(long / short, 3),
-        "client_ratio_plain": round(plain, 2),
-        "client_kb_per_trajectory": round(memory / 1e3, 1),
+        "client_steps_per_s": [cost.steps_per_s for cost in found[SHORT]],
+        "client_steps_per_s_16k": [cost.steps_per_s for cost in found[LONG]],
+        "client_cpu_ms_per_step": [1e3 * cost.cpu_s for cost in found[SHORT]],
+        "client_growth_500_16k": [
+            long.cpu_s / short.cpu_s for short, long in zip(found[SHORT], found[LONG], strict=True)
+        ],
+        "client_ratio_plain": plain,
+        "client_kb_per_trajectory": [memory / 1e3],
     }
 
 
-def plain_ratio(engines: dict[Author, Endpoint], runs: int) -> float:
+def plain_ratios(engines: dict[Author, Endpoint], runs: int) -> list[float]:
     """Our steps a second over the plain loop's, both alone on engines that answer at once, in turns: what a client can gain."""
     texts, loop = texts_of(SHORT), PlainLoop({role: endpoint.base_url for role, endpoint in engines.items()})
     job = Job(
@@ -91,7 +92,7 @@ def plain_ratio(engines: dict[Author, Endpoint], runs: int) -> float:
     for _ in range(runs + 1):
         ours = measured(engines, texts, 3, STEPS, 1).steps_per_s
         ratios.append(ours * loop.run(job).latency_s / STEPS)
-    return statistics.median(ratios[1:])
+    return ratios[1:]
 
 
 def grown(lengths: Sequence[float], values: Sequence[float]) -> tuple[float, float, float]:
