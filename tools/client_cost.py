@@ -4,6 +4,7 @@ Knows no models: the words are numbers, the ids as wide as those of a vocabulary
 """
 
 import statistics
+import string
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import numpy as np
 from accounts import Say
 from plain_loop import Job, PlainLoop
 from stub_engine import steps, vocabulary_words
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sgl_specreason.engines.endpoint import Endpoint
@@ -156,7 +157,7 @@ def texts_of(context: int) -> Texts:
     """A prompt of about `context` tokens, and a judge turn of a usual length."""
     written = steps(VOCABULARY, STEP_TOKENS)[: max(1, context // STEP_TOKENS)]
     prompt = "".join(text for text, _ in written)
-    turn = "</think> " + " ".join(f"w{number}" for number in range(1, 60)) + " "
+    turn = "</think>" + "".join(f"w{number}" for number in range(1, 60)) + "."
     return Texts(
         prompts={"base": prompt, "small": prompt},
         judge_open=turn,
@@ -168,13 +169,19 @@ def texts_of(context: int) -> Texts:
     )
 
 
+def words_and_letters() -> Tokenizer:
+    """The stub engine's words and, for all other text, a token for each letter: what is put together of pieces stays as it is."""
+    words = [*vocabulary_words(VOCABULARY), *string.printable]
+    tokenizer = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n\n|w\d+|[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return tokenizer
+
+
 @contextmanager
 def stub_engines(connections: int) -> Iterator[dict[Author, Endpoint]]:
     """Two stub engines, each a process of its own, and endpoints over them."""
-    words = [*vocabulary_words(VOCABULARY), *map(str, range(10))]
-    tokenizer = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="w1"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n\n|[^ \n]+"), "removed", invert=True)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=words_and_letters())
     command = [sys.executable, str(Path(__file__).with_name("stub_engine.py")), "--vocabulary", str(VOCABULARY)]
     servers: list[subprocess.Popen[str]] = []
     try:
@@ -190,6 +197,7 @@ def stub_engines(connections: int) -> Iterator[dict[Author, Endpoint]]:
             endpoint.stop()
     finally:
         for server in servers:
-            if server.stdin:
-                server.stdin.close()
-            server.wait(10)
+            with server:
+                if server.stdin:
+                    server.stdin.close()
+                server.wait(10)

@@ -38,7 +38,7 @@ def steps(size: int, tokens: int) -> list[tuple[str, list[int]]]:
     found = []
     for _ in range(STEPS):
         ids = [draw.randrange(size // 2, size) for _ in range(tokens - 1)]
-        found.append((" ".join(f"w{number}" for number in ids) + "\n\n", [*ids, 0]))
+        found.append(("".join(f"w{number}" for number in ids) + "\n\n", [*ids, 0]))
     return found
 
 
