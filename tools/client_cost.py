@@ -179,8 +179,8 @@ def words_and_letters() -> Tokenizer:
 
 
 @contextmanager
-def stub_engines(connections: int) -> Iterator[dict[Author, Endpoint]]:
-    """Two stub engines, each a process of its own, and endpoints over them."""
+def stub_engines(connections: int, **words: Sequence[str]) -> Iterator[dict[Author, Endpoint]]:
+    """Two stub engines, each a process of its own with these options, and endpoints over them."""
     fast = PreTrainedTokenizerFast(tokenizer_object=words_and_letters())
     command = [sys.executable, str(Path(__file__).with_name("stub_engine.py")), "--vocabulary", str(VOCABULARY)]
     servers: list[subprocess.Popen[str]] = []
@@ -188,7 +188,8 @@ def stub_engines(connections: int) -> Iterator[dict[Author, Endpoint]]:
         engines: dict[Author, Endpoint] = {}
         roles: tuple[Author, ...] = ("small", "base")
         for role in roles:
-            servers.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            options = [*command, *words.get(role, ())]
+            servers.append(subprocess.Popen(options, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
             assert servers[-1].stdout is not None
             url = servers[-1].stdout.readline().strip()
             engines[role] = Endpoint(url, role=role, tokenizer=fast, connections=2 * connections)
