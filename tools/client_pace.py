@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from client_cost import SHORT, STEP_TOKENS, stub_engines, texts_of
-from options import Parser, at_least
+from options import Parser, at_least, counts
 
 from sgl_specreason.engines.endpoint import Endpoint
 from sgl_specreason.method.policy import Policy
@@ -83,10 +83,6 @@ def main() -> None:
     with stub_engines(max(options.streams), **speed) as engines:
         paced(engines, 4, 2)
         print(table([paced(engines, streams, options.steps) for streams in options.streams]))
-
-
-def counts(text: str) -> list[int]:
-    return [int(at_least(1)(word)) for word in text.split(",")]
 
 
 if __name__ == "__main__":
