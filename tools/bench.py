@@ -2,9 +2,8 @@
 
 Example: python tools/bench.py --problems 24 --runs 3 --out runs/bench
 
-Prints its tables as it goes, how each ratio compares with the committed one, and one JSON object as its last line (medians over
-the runs). Every ratio is between things that ran in the same minutes on the same machine, in turns; seconds of different runs do
-not compare.
+Prints its tables as it goes, how each ratio compares with the committed one, and one JSON object as its last line (medians of
+the runs). Every ratio is between things that ran in the same minutes, in turns; seconds of different runs do not compare.
 """
 
 import argparse
@@ -38,7 +37,7 @@ from sgl_specreason.results import stats
 from sgl_specreason.results.folder import check_writable
 from sgl_specreason.run.runner import run_all
 from sgl_specreason.text.chat import ChatFormat
-from sgl_specreason.text.steps import BLANK_LINE, Author
+from sgl_specreason.text.steps import BLANK_LINE, Author, Written
 from sgl_specreason.text.tokenizers import load_tokenizer
 
 MANY = 16
@@ -246,7 +245,7 @@ class Scripted(Endpoint):
         tokens = len(self.ids(text))
         params = replace(sampling_params, stop=(), ignore_eos=True, max_new_tokens=tokens)
         _, meta = super().generate(s, params)
-        return text, meta
+        return text, meta | {"written": Written(text)}
 
 
 def prefilled(bench: Bench, say: Say) -> dict[str, Any]:
@@ -263,10 +262,12 @@ def prefilled(bench: Bench, say: Say) -> dict[str, Any]:
         budget_tokens=16_000,
         step_tokens=512,
         on_budget="stop",
+        stop_loops=False,
     )
     t = bench.plan.trajectory(Variant("always", policy), bench.plan.problems[0], 0, bench.chats)
     begin = time.monotonic()
     run_trajectory("always", t, engines)
+    assert t.tokens_left <= 0, f"{len(t.kept)} scripted steps, {t.tokens_left} tokens left"
     lengths, totals = [], []
     length = total = 0
     for number, call in enumerate(t.calls):
