@@ -51,7 +51,7 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	MYPYPATH=plots $(BIN)/mypy plots/*.py
-	MYPYPATH=tools $(BIN)/mypy tools/bench.py tools/clients.py tools/faults.py tools/load.py tools/first_text.py tools/gates.py tools/server_faults.py tools/server_soak.py tools/soak.py
+	MYPYPATH=tools $(BIN)/mypy tools/bench.py tools/client_pace.py tools/clients.py tools/committed.py tools/faults.py tools/first_text.py tools/gates.py tools/load.py tools/server_faults.py tools/server_soak.py tools/soak.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-*

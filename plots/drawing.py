@@ -2,7 +2,7 @@
 
 import io
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +54,19 @@ PARTS = {
 }
 
 
-def read(folders: Iterable[Path], *, force: bool = False) -> list[Run]:
-    """The runs of these folders. Raises UsageError, naming the keys, where their conditions differ and `force` is not given."""
+def read(
+    folders: Iterable[Path], *, force: bool = False, over: Collection[str] = (), replays: bool = False
+) -> list[Run]:
+    """The runs of these folders. Raises UsageError, naming the keys, where their conditions differ and `force` is not given.
+
+    What a figure is drawn `over` may differ. One of seconds alone can be of `replays`.
+    """
     folders = list(folders)
     runs = [run for folder in folders for run in load_runs(folder)]
-    if any(run.is_replay for run in runs):
+    if not replays and any(run.is_replay for run in runs):
         raise UsageError("a replay has no answers and is not drawn; specreason report shows its table")
     varied = runs[0].varied if len(folders) == 1 else ()
-    if not force and (differ := differing(runs, swept=varied)):
+    if not force and (differ := [key for key in differing(runs, swept=varied) if key not in over]):
         raise UsageError(
             f"these runs do not belong on one figure: {', '.join(differ)} differ; --force draws them all the same"
         )
@@ -81,10 +86,12 @@ def conditions(runs: Sequence[Run]) -> str:
     first = runs[0].summary
     about = first.conditions
     budgets = sorted({run.summary.budget_tokens for run in runs})
+    levels = sorted({run.summary.concurrency for run in runs})
     truncated = max(run.summary.truncated_share for run in runs)
     failed = sum(run.summary.failed for run in runs)
     words = [
-        f"{first.bench}, {counted(first.n, 'problem')} x {first.samples}, pair {first.pair}, concurrency {first.concurrency}",
+        f"{first.bench}, {counted(first.n, 'problem')} x {first.samples}, pair {first.pair}",
+        f"concurrency {'/'.join(map(str, levels))}",
         f"budget {'/'.join(map(str, budgets))}, truncated at most {100 * truncated:.1f} %",
         f"GPU {about.gpu}, sglang {about.versions.get('sglang', UNKNOWN)}",
         f"judge prompt {about.prompts.get('judge', UNKNOWN)[:8]}",

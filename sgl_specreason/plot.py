@@ -15,6 +15,7 @@ FIGURES = {
     "pareto": ("Accuracy against latency: a curve per method over its knob.", "RUN -o pareto.svg"),
     "knobs": ("Accuracy, latency and steps by small over one setting.", "SWEEP -o knobs.svg"),
     "steps": ("Who wrote which step, and where the time went.", "RUN -o steps.svg"),
+    "load": ("Latency (p50, p95, p99) and throughput over concurrency.", "RUNS -o load.svg"),
     "judge": ("What the judge's digits are worth.", "RUN -o judge.svg"),
 }
 

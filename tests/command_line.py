@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from sgl_specreason import eval, report
 
 COMMANDS: dict[str, click.Command] = {"eval": eval.main, "report": report.main} | {
-    name: importlib.import_module(name).main for name in ("pareto", "knobs", "steps", "judge")
+    name: importlib.import_module(name).main for name in ("pareto", "knobs", "steps", "judge", "load")
 }
 
 

@@ -2,14 +2,13 @@
 
 Example: python tools/bench.py --problems 24 --runs 3 --out runs/bench
 
-Prints its tables as it goes and one JSON object as its last line (medians over the runs). Every ratio is between things that
-ran in the same minutes on the same machine, in turns; seconds of different runs do not compare.
+Prints its tables as it goes, how each ratio compares with the committed one, and one JSON object as its last line (medians of
+the runs). Every ratio is between things that ran in the same minutes, in turns; seconds of different runs do not compare.
 """
 
 import argparse
 import json
 import random
-import statistics
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 from accounts import Say, Timed, profile, reuse, uncovered
 from client_cost import client_cost, grown, growth
+from committed import COMMITTED, lines, measured, read, write
 from msgspec import structs
 from options import Parser, at_least
 from plain_loop import API_KEY, Done, Job, PlainLoop, processes
@@ -37,7 +37,7 @@ from sgl_specreason.results import stats
 from sgl_specreason.results.folder import check_writable
 from sgl_specreason.run.runner import run_all
 from sgl_specreason.text.chat import ChatFormat
-from sgl_specreason.text.steps import BLANK_LINE, Author
+from sgl_specreason.text.steps import BLANK_LINE, Author, Written
 from sgl_specreason.text.tokenizers import load_tokenizer
 
 MANY = 16
@@ -94,10 +94,12 @@ def main() -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--problems", type=at_least(1), default=24, help="problems of the demo bench at concurrency 1")
     parser.add_argument("--runs", type=at_least(1), default=3, help="repetitions, of which medians are given")
-    parser.add_argument("--out", type=Path, help="a folder for bench.json, which growth_figure.py draws from")
+    parser.add_argument("--out", type=Path, help="a folder for bench.json and speed.json")
+    parser.add_argument("--against", type=Path, default=COMMITTED, help="the speed.json that ratios are compared with")
     options = parser.parse_args()
     try:
         check_writable(options.out or Path())
+        then = read(options.against)
     except UsageError as error:
         parser.error(str(error))
     begin = time.monotonic()
@@ -118,10 +120,15 @@ def main() -> None:
             found |= alone(bench, options.problems, options.runs, say)
             found |= together(bench, options.runs, say)
             curve |= prefilled(bench, say)
+    now = measured(found, problems=options.problems, runs=options.runs)
+    medians = {key: spread.median for key, spread in now.figures.items()}
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "bench.json").write_text(json.dumps(found | {"growth": curve}, indent=1) + "\n")
-    print(json.dumps(found))
+        (options.out / "bench.json").write_text(json.dumps(medians | {"growth": curve}, indent=1) + "\n")
+        write(options.out / "speed.json", now)
+    for line in lines(now, then, str(options.against)):
+        say(line)
+    print(json.dumps(medians))
 
 
 def prepared(plan: Plan, engines: dict[Author, Engine]) -> Bench:
@@ -148,7 +155,7 @@ def prepared(plan: Plan, engines: dict[Author, Engine]) -> Bench:
     )
 
 
-def alone(bench: Bench, problems: int, runs: int, say: Say) -> dict[str, Any]:
+def alone(bench: Bench, problems: int, runs: int, say: Say) -> dict[str, list[float]]:
     """One trajectory at a time: each problem by every variant and the plain loop, in turns."""
     loop = PlainLoop(bench.urls)
     figures: dict[str, list[float]] = {}
@@ -196,10 +203,10 @@ def alone(bench: Bench, problems: int, runs: int, say: Say) -> dict[str, Any]:
                 "(95 %, by problem, last run)"
             )
     profile(timed["default"], "one trajectory at a time", say)
-    return medians(figures)
+    return figures
 
 
-def together(bench: Bench, runs: int, say: Say) -> dict[str, Any]:
+def together(bench: Bench, runs: int, say: Say) -> dict[str, list[float]]:
     """16 side by side against as many plain loops, each a process as published; and a profile of 64."""
     figures: dict[str, list[float]] = {}
     numbers = list(range(2 * MANY))
@@ -223,7 +230,7 @@ def together(bench: Bench, runs: int, say: Say) -> dict[str, Any]:
     bench.flush()
     crowd = list(run_all(range(2 * CROWD), lambda number: bench.run("default", number, "crowd"), CROWD))
     profile(crowd, f"{CROWD} side by side", say)
-    return medians(figures)
+    return figures
 
 
 class Scripted(Endpoint):
@@ -238,7 +245,7 @@ class Scripted(Endpoint):
         tokens = len(self.ids(text))
         params = replace(sampling_params, stop=(), ignore_eos=True, max_new_tokens=tokens)
         _, meta = super().generate(s, params)
-        return text, meta
+        return text, meta | {"written": Written(text)}
 
 
 def prefilled(bench: Bench, say: Say) -> dict[str, Any]:
@@ -255,10 +262,12 @@ def prefilled(bench: Bench, say: Say) -> dict[str, Any]:
         budget_tokens=16_000,
         step_tokens=512,
         on_budget="stop",
+        stop_loops=False,
     )
     t = bench.plan.trajectory(Variant("always", policy), bench.plan.problems[0], 0, bench.chats)
     begin = time.monotonic()
     run_trajectory("always", t, engines)
+    assert t.tokens_left <= 0, f"{len(t.kept)} scripted steps, {t.tokens_left} tokens left"
     lengths, totals = [], []
     length = total = 0
     for number, call in enumerate(t.calls):
@@ -281,10 +290,6 @@ def check_same(default: Sequence[Timed], without_lookahead: Sequence[Timed], pla
         kept = [(kept.by, kept.step.text) for kept in one.trajectory.kept]
         assert kept == [(kept.by, kept.step.text) for kept in other.trajectory.kept], one.trajectory.problem_id
         assert tuple(kept) == done.steps, one.trajectory.problem_id
-
-
-def medians(figures: dict[str, list[float]]) -> dict[str, Any]:
-    return {key: round(statistics.median(values), 4) for key, values in figures.items()}
 
 
 def words(figures: dict[str, list[float]]) -> str:

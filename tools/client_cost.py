@@ -4,6 +4,7 @@ Knows no models: the words are numbers, the ids as wide as those of a vocabulary
 """
 
 import statistics
+import string
 import subprocess
 import sys
 import time
@@ -12,13 +13,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from accounts import Say
 from plain_loop import Job, PlainLoop
 from stub_engine import steps, vocabulary_words
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sgl_specreason.engines.endpoint import Endpoint
@@ -43,8 +43,8 @@ class Cost:
     cpu_s: float
 
 
-def client_cost(*, runs: int, say: Say) -> dict[str, Any]:
-    """Medians at concurrency 64 in contexts of 500 and 16,000 tokens, in turns; the growth is of CPU per step."""
+def client_cost(*, runs: int, say: Say) -> dict[str, list[float]]:
+    """Of each run at concurrency 64 in contexts of 500 and 16,000 tokens, in turns; the growth is of CPU per step."""
     found: dict[int, list[Cost]] = {SHORT: [], LONG: []}
     with stub_engines(CONCURRENCY) as engines:
         texts = {context: texts_of(context) for context in found}
@@ -57,24 +57,26 @@ def client_cost(*, runs: int, say: Say) -> dict[str, Any]:
                         f"client, {context:5} tokens of context, concurrency {CONCURRENCY}: {cost.steps_per_s:.0f} steps/s, "
                         f"{1e3 * cost.cpu_s:.2f} ms of CPU per step"
                     )
-        plain = plain_ratio(engines, runs)
+        plain = plain_ratios(engines, runs)
         say(
-            f"client alone, one trajectory at a time, engines that answer at once: {plain:.1f} times the plain loop's steps/s"
+            "client alone, one trajectory at a time, engines that answer at once: "
+            f"{statistics.median(plain):.1f} times the plain loop's steps/s"
         )
         memory = live_memory(engines, texts[LONG])
         say(f"client, memory of a live trajectory of {LONG} tokens: {memory / 1e3:.0f} kB")
-    short, long = (statistics.median(cost.cpu_s for cost in found[context]) for context in (SHORT, LONG))
     return {
-        "client_steps_per_s": round(statistics.median(c.steps_per_s for c in found[SHORT]), 1),
-        "client_steps_per_s_16k": round(statistics.median(c.steps_per_s for c in found[LONG]), 1),
-        "client_cpu_ms_per_step": round(1e3 * short, 3),
-        "client_growth_500_16k": round(long / short, 3),
-        "client_ratio_plain": round(plain, 2),
-        "client_kb_per_trajectory": round(memory / 1e3, 1),
+        "client_steps_per_s": [cost.steps_per_s for cost in found[SHORT]],
+        "client_steps_per_s_16k": [cost.steps_per_s for cost in found[LONG]],
+        "client_cpu_ms_per_step": [1e3 * cost.cpu_s for cost in found[SHORT]],
+        "client_growth_500_16k": [
+            long.cpu_s / short.cpu_s for short, long in zip(found[SHORT], found[LONG], strict=True)
+        ],
+        "client_ratio_plain": plain,
+        "client_kb_per_trajectory": [memory / 1e3],
     }
 
 
-def plain_ratio(engines: dict[Author, Endpoint], runs: int) -> float:
+def plain_ratios(engines: dict[Author, Endpoint], runs: int) -> list[float]:
     """Our steps a second over the plain loop's, both alone on engines that answer at once, in turns: what a client can gain."""
     texts, loop = texts_of(SHORT), PlainLoop({role: endpoint.base_url for role, endpoint in engines.items()})
     job = Job(
@@ -91,7 +93,7 @@ def plain_ratio(engines: dict[Author, Endpoint], runs: int) -> float:
     for _ in range(runs + 1):
         ours = measured(engines, texts, 3, STEPS, 1).steps_per_s
         ratios.append(ours * loop.run(job).latency_s / STEPS)
-    return statistics.median(ratios[1:])
+    return ratios[1:]
 
 
 def grown(lengths: Sequence[float], values: Sequence[float]) -> tuple[float, float, float]:
@@ -155,7 +157,7 @@ def texts_of(context: int) -> Texts:
     """A prompt of about `context` tokens, and a judge turn of a usual length."""
     written = steps(VOCABULARY, STEP_TOKENS)[: max(1, context // STEP_TOKENS)]
     prompt = "".join(text for text, _ in written)
-    turn = "</think> " + " ".join(f"w{number}" for number in range(1, 60)) + " "
+    turn = "</think>" + "".join(f"w{number}" for number in range(1, 60)) + "."
     return Texts(
         prompts={"base": prompt, "small": prompt},
         judge_open=turn,
@@ -167,20 +169,27 @@ def texts_of(context: int) -> Texts:
     )
 
 
+def words_and_letters() -> Tokenizer:
+    """The stub engine's words and, for all other text, a token for each letter: what is put together of pieces stays as it is."""
+    words = [*vocabulary_words(VOCABULARY), *string.printable]
+    tokenizer = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n\n|w\d+|[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return tokenizer
+
+
 @contextmanager
-def stub_engines(connections: int) -> Iterator[dict[Author, Endpoint]]:
-    """Two stub engines, each a process of its own, and endpoints over them."""
-    words = [*vocabulary_words(VOCABULARY), *map(str, range(10))]
-    tokenizer = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="w1"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n\n|[^ \n]+"), "removed", invert=True)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+def stub_engines(connections: int, **words: Sequence[str]) -> Iterator[dict[Author, Endpoint]]:
+    """Two stub engines, each a process of its own with these options, and endpoints over them."""
+    fast = PreTrainedTokenizerFast(tokenizer_object=words_and_letters())
     command = [sys.executable, str(Path(__file__).with_name("stub_engine.py")), "--vocabulary", str(VOCABULARY)]
     servers: list[subprocess.Popen[str]] = []
     try:
         engines: dict[Author, Endpoint] = {}
         roles: tuple[Author, ...] = ("small", "base")
         for role in roles:
-            servers.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            options = [*command, *words.get(role, ())]
+            servers.append(subprocess.Popen(options, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
             assert servers[-1].stdout is not None
             url = servers[-1].stdout.readline().strip()
             engines[role] = Endpoint(url, role=role, tokenizer=fast, connections=2 * connections)
@@ -189,6 +198,7 @@ def stub_engines(connections: int) -> Iterator[dict[Author, Endpoint]]:
             endpoint.stop()
     finally:
         for server in servers:
-            if server.stdin:
-                server.stdin.close()
-            server.wait(10)
+            with server:
+                if server.stdin:
+                    server.stdin.close()
+                server.wait(10)

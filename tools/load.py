@@ -21,7 +21,7 @@ from asking import Served
 from load_bare import bare
 from load_scenarios import Scene, fairness, slow_reader, storm, streams
 from load_streams import Server
-from options import Parser, at_least
+from options import Parser, at_least, counts
 from own_server import BUNDLED, SERVE_KEY, Engines, bundled_pair, server, stub_pair
 
 STUB_POLICY: dict[str, Any] = {"budget_tokens": 800, "answer_tokens": 64, "temperature": 0.0}
@@ -56,10 +56,6 @@ def main() -> int:
         (out / "load.md").write_text(markdown(found))
     print(markdown(found))
     return int(any(one["wrong"] for one in found))
-
-
-def counts(text: str) -> list[int]:
-    return [int(at_least(1)(word)) for word in text.split(",")]
 
 
 def run(options: argparse.Namespace, out: Path, say: Say) -> Iterator[dict[str, Any]]:

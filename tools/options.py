@@ -22,3 +22,8 @@ def at_least(low: float, kind: Callable[[str], float] = int) -> Callable[[str], 
         return value
 
     return number
+
+
+def counts(text: str) -> list[int]:
+    """The type of an option that is several of them: "64,256"."""
+    return [int(at_least(1)(word)) for word in text.split(",")]

@@ -4,8 +4,9 @@ Example: python tools/stub_engine.py --vocabulary 150000 --step-tokens 20
 
 It accepts everything: drafts and rewrites get the next of many different steps, judge requests a sure 9 (of ten, `--rejected`
 get a 0). Requests with `stream` get their text token by token, each event with all of it so far, as SGLang sends it. With
-`--token-ms` a text takes its time and can be aborted. `GET /v1/loads` says what is running, `GET /aborts` what was aborted.
-It prints its URL and answers until its standard input ends. Nothing that it says is a figure about SpecReason.
+`--token-ms` a text takes its time and can be aborted, with `--judge-ms` a judge request takes its.
+`GET /v1/loads` says what is running, `GET /aborts` what was aborted. It prints its URL and answers until its standard input
+ends. Nothing that it says is a figure about SpecReason.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def steps(size: int, tokens: int) -> list[tuple[str, list[int]]]:
     found = []
     for _ in range(STEPS):
         ids = [draw.randrange(size // 2, size) for _ in range(tokens - 1)]
-        found.append((" ".join(f"w{number}" for number in ids) + "\n\n", [*ids, 0]))
+        found.append(("".join(f"w{number}" for number in ids) + "\n\n", [*ids, 0]))
     return found
 
 
@@ -202,8 +203,8 @@ class Writing:
 class Connection(asyncio.Protocol):
     """One kept-alive connection: a request's end is known from its Content-Length; little is parsed."""
 
-    def __init__(self, said: Replies, log: Log, token_s: float) -> None:
-        self.replies, self.log, self.token_s = said, log, token_s
+    def __init__(self, said: Replies, log: Log, token_s: float, judge_s: float) -> None:
+        self.replies, self.log, self.token_s, self.judge_s = said, log, token_s, judge_s
         self.number = random.randrange(STEPS)
         self.parts: list[bytes] = []
         self.missing = -1
@@ -260,7 +261,11 @@ class Connection(asyncio.Protocol):
     def generate(self, request: bytes) -> None:
         said = self.replies
         if b"token_ids_logprob" in request:
-            self.send(said.judged[self.number % 10])
+            judged = said.judged[self.number % 10]
+            if self.judge_s:
+                asyncio.get_running_loop().call_later(self.judge_s, self.send, judged)
+            else:
+                self.send(judged)
             return
         streamed = b'"stream":true' in request
         if not self.token_s:
@@ -272,9 +277,9 @@ class Connection(asyncio.Protocol):
         self.log.running[self.name] = Writing(self, self.name, said.steps[self.number], streamed)
 
 
-async def serve(said: Replies, token_s: float) -> None:
+async def serve(said: Replies, token_s: float, judge_s: float) -> None:
     loop, log = asyncio.get_running_loop(), Log()
-    server = await loop.create_server(lambda: Connection(said, log, token_s), "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(lambda: Connection(said, log, token_s, judge_s), "127.0.0.1", 0, backlog=1024)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
     server.close()
@@ -289,9 +294,10 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a folder with tokenizer.json: it serves this, in its words")
     parser.add_argument("--rejected", type=int, choices=range(11), default=0, help="of ten drafts")
     parser.add_argument("--token-ms", type=at_least(0, float), default=0, help="how long a token takes")
+    parser.add_argument("--judge-ms", type=at_least(0, float), default=0, help="how long a judge request takes")
     options = parser.parse_args()
     said = replies(options.vocabulary, options.step_tokens, options.model, options.rejected)
-    uvloop.run(serve(said, options.token_ms / 1e3))
+    uvloop.run(serve(said, options.token_ms / 1e3, options.judge_ms / 1e3))
 
 
 if __name__ == "__main__":

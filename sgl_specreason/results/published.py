@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sgl_specreason.plan.traces import Published, PublishedStep
+from sgl_specreason.results import overlap
 from sgl_specreason.results.calibrate import Drafts, entropy_bits, rows, signal, thresholds, with_digits
 from sgl_specreason.results.lines import Said
 from sgl_specreason.words import counted
@@ -31,7 +32,8 @@ def _said(step: PublishedStep) -> Said:
 
 def calibration(published: Published) -> str:
     """The report as Markdown that also reads as text."""
-    return "\n".join([*_head(published), *_digits(published), *_lengths(published), *_seconds(published)]) + "\n"
+    parts = (_head, _digits, _lengths, _seconds, overlap.lines)
+    return "\n".join(line for part in parts for line in part(published)).rstrip("\n") + "\n"
 
 
 def _head(published: Published) -> Iterator[str]:
@@ -140,6 +142,7 @@ def _beside_base(steps: Sequence[PublishedStep], found: dict[str, list[float]], 
         f"tokens in {alone:.0f} s, and the loop took {total:.0f} s: {alone / total:.2f} times as fast, if base's thoughts are as "
         "long. One thing ran at a time here: nothing was drafted while base judged."
     )
+    yield ""
 
 
 def _percent(share: float) -> str:

@@ -7,6 +7,7 @@ import tomllib
 from importlib import import_module
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import Any
 
 import click
 import pytest
@@ -105,9 +106,10 @@ def test_a_figure_is_drawn_as_pdf(name: str, tmp_path: Path) -> None:
     """And then nothing else is written."""
     steps = [{"by": "small", "text": "b", "tokens": 7, "accepted": True, "digits": [0.1] * 10, "score": 9}]
     records = [one | {"steps": steps} for one in answers(True, False, True, True)]
-    for threshold in (3.0, 5.0):
-        policy = settings()["policy"] | {"threshold": threshold}
-        run_folder(tmp_path / "top" / f"{threshold}", records, policy=policy)
+    for number in (3, 5):
+        policy = settings()["policy"] | {"threshold": float(number)}
+        varied: dict[str, Any] = {"concurrency": number} if name == "load" else {"policy": policy}
+        run_folder(tmp_path / "top" / str(number), records, **varied)
     done = invoke("plot", name, tmp_path / "top", "-o", tmp_path / "figure.pdf")
     assert done.exit_code == 0, done.output
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["figure.pdf"]

@@ -120,6 +120,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "mine.toml").write_text(next(text for text in examples("eval/README.md") if 'prompt = "math"' in text))
     for name in RUNS:
         sweep(folder / name)
+    for level in (1, 4):
+        load = [record(n, correct=True, latency_s=1.0 + n) | {"problem_id": f"demo-{n + 1:03}"} for n in range(4)]
+        run_folder(folder / "runs" / "load" / str(level), load, bench="demo", concurrency=level)
     return folder
 
 
