@@ -25,11 +25,12 @@ from gpu_plan import FULL, REHEARSAL, Cell, Scale, cells, fitted
 from options import Parser, at_least
 
 from sgl_specreason.engines import cards
-from sgl_specreason.errors import UsageError
+from sgl_specreason.errors import SpecReasonError, UsageError
 from sgl_specreason.plan.plan import Plan
 from sgl_specreason.plan.versions import commit
 from sgl_specreason.results.folder import check_writable, differences, held
 from sgl_specreason.text.steps import Author
+from sgl_specreason.words import counted
 
 MINUTES, REHEARSAL_MINUTES = 25.0, 10.0
 MODELS = ("pair", "base_model", "small_model")
@@ -42,6 +43,9 @@ def main() -> int:
         return _main(given)
     except UsageError as error:
         parser.error(str(error))
+    except SpecReasonError as error:  # the disk is full
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"interrupted; the report is in {given.out}; go on with\n  {_again()}", file=sys.stderr)
         return 130
@@ -73,7 +77,9 @@ def _parser() -> Parser:
         help=f"when to stop; the most important comes first  [default: {MINUTES:g}, rehearsal {REHEARSAL_MINUTES:g}]",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="[default: runs/gpu]")
-    parser.add_argument("--again", action="append", default=[], metavar="CELL", help="make this one anew; repeatable")
+    parser.add_argument(
+        "--again", action="append", default=[], metavar="CELL", help="make this one anew, and no other; repeatable"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the traces  [default: 0]")
     parser.add_argument(
         "--rehearse", action="store_true", help="every step in small, on the bundled pair; needs no GPU, 5 minutes"
@@ -114,9 +120,8 @@ def _main(given: argparse.Namespace) -> int:
     with held(given.out):
         folder.begin(settings, _conditions(pair.plan))
         pending = _pending(folder, every, given.again)
-        for cell in pending:
-            if cell.name in given.again:
-                folder.forget(cell.name)
+        for name in given.again:
+            folder.forget(name)
         say(f"{len(pending)} of {len(every)} cells, at most {minutes:g} minutes; report: {given.out / 'gpu.md'}")
         check = Check(
             pair=pair,
@@ -134,12 +139,9 @@ def _main(given: argparse.Namespace) -> int:
 
 def _last_words(out: Path, results: Sequence[Result]) -> int:
     """The exit code: 1 where nothing at all was measured. What failed has its reason in the report."""
-    lacking = [result.cell for result in results if result.state != "done"]
-    if lacking:
-        print(
-            f"{len(lacking)} cells are not whole, as the report says; this tries them again:\n  {_again()}",
-            file=sys.stderr,
-        )
+    if lacking := [result for result in results if result.state != "done"]:
+        words = counted(len(lacking), "cell")
+        print(f"not whole, for the reasons in the report: {words}; this tries again:\n  {_again()}", file=sys.stderr)
     print(f"Report: {out / 'gpu.md'}, {out / 'gpu.json'}")
     return int(not any(result.figures.get("finished") for result in results))
 
@@ -200,12 +202,10 @@ def _words(given: argparse.Namespace, plan: Plan) -> list[str]:
 
 
 def _pending(folder: Folder, every: Sequence[Cell], again: Sequence[str]) -> list[Cell]:
-    """What is not done, or is to be made anew."""
-    return [
-        cell
-        for cell in every
-        if cell.name in again or (found := folder.result(cell.name)) is None or found.state != "done"
-    ]
+    """What is to be made anew, or else all that is not done."""
+    if again:
+        return [cell for cell in every if cell.name in again]
+    return [cell for cell in every if (found := folder.result(cell.name)) is None or found.state != "done"]
 
 
 def _described(pair: Pair, every: Sequence[Cell], folder: Folder, again: Sequence[str], minutes: float) -> str:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,9 @@ class Check:
     def run(self, pending: Sequence[Cell]) -> None:
         """Makes these cells, as many as there is time for. What is found is written at once."""
         for serving, words in self.pair.refused.items():
-            self._fail([cell for cell in pending if cell.serving == serving], words)
+            for cell in pending:
+                if cell.serving == serving:
+                    self._write(cell, "failed", words)
         possible = [cell for cell in pending if cell.serving not in self.pair.refused]
         left = list(groups(possible))
         if not possible:
@@ -63,13 +65,11 @@ class Check:
     def _group(self, serving: Serving, cells: Sequence[Cell], *, small: Engine | None, until: float) -> None:
         """What needs base served in one way."""
         if small is None:
-            reason = self.folder.result("start-small")
-            self._fail([self._start(serving), *cells], f"small: {reason.reason if reason else NO_TIME}")
+            self._fail([self._start(serving), *cells], self._start("small"))
             return
         with self._engine(serving, until) as base:
             if base is None:
-                reason = self.folder.result(self._start(serving).name)
-                self._fail(cells, f"base: {reason.reason if reason else NO_TIME}")
+                self._fail(cells, self._start(serving))
                 return
             for cell in cells:
                 self._replay(cell, small, base, until)
@@ -116,7 +116,8 @@ class Check:
         place = self.folder.place(cell.name)
         place.mkdir(parents=True, exist_ok=True)
         log = place / "replay.log"
-        code = played(self._words(cell, small, base), log, most_s - (time.monotonic() - begin), key=base.api_key or "")
+        command = [sys.executable, "-m", "sgl_specreason.replay", *self._words(cell, small, base)]
+        code = played(command, log, most_s - (time.monotonic() - begin), {KEY_VARIABLE: self.pair.api_key})
         self._settle(cell, code, log, time.monotonic() - begin)
 
     def _words(self, cell: Cell, small: Engine, base: Engine) -> list[str]:
@@ -145,14 +146,17 @@ class Check:
         stopped = f"stopped after {seconds:.0f} s"
         reason = trouble if code == 0 else "; ".join(filter(None, [stopped if code is None else said(log), trouble]))
         state: State = "partial" if figures.get("finished") else "failed"
+        figures |= {"cards_gb": cards.used_gb()} if figures else {}
         self._write(cell, state if reason else "done", reason, seconds=seconds, figures=figures)
 
     def _start(self, serving: Serving) -> Cell:
         return next(cell for cell in self.cells if cell.kind == "start" and cell.serving == serving)
 
-    def _fail(self, cells: Sequence[Cell], reason: str) -> None:
-        for cell in cells:
-            self._write(cell, "skipped" if reason.endswith(NO_TIME) else "failed", reason)
+    def _fail(self, cells: Sequence[Cell], start: Cell) -> None:
+        """What needs an engine that did not come up has its state and its reason."""
+        if found := self.folder.result(start.name):
+            for cell in cells:
+                self._write(cell, found.state, found.reason)
 
     def _write(
         self, cell: Cell, state: State, reason: str = "", *, seconds: float = 0.0, figures: Json | None = None
@@ -162,20 +166,15 @@ class Check:
         self.folder.report(self.cells)
 
 
-def played(words: Sequence[str], log: Path, most_s: float, *, key: str) -> int | None:
-    """Runs a replay and returns its exit code; None where its time was over.
-
-    Its guard ends it also where this process is killed.
-    """
-    guard = [sys.executable, "-m", "sgl_specreason.engines.guard"]
-    command = [*guard, sys.executable, "-m", "sgl_specreason.replay", *words]
+def played(command: Sequence[str], log: Path, most_s: float, env: Mapping[str, str]) -> int | None:
+    """Runs a command and returns its exit code; None where its time was over. Its guard ends it where this process is killed."""
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-m", "sgl_specreason.engines.guard", *command],
             stdin=subprocess.PIPE,
             stdout=sink,
             stderr=subprocess.STDOUT,
-            env=os.environ | {KEY_VARIABLE: key},
+            env={**os.environ, **env},
             start_new_session=True,
         )
     assert process.stdin
@@ -184,7 +183,7 @@ def played(words: Sequence[str], log: Path, most_s: float, *, key: str) -> int |
     except subprocess.TimeoutExpired:
         return None
     finally:
-        process.stdin.close()  # ends the replay
+        process.stdin.close()  # ends it
         try:
             process.wait(END_S)
         except subprocess.TimeoutExpired:

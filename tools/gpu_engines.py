@@ -4,6 +4,7 @@ Knows nothing of cells' figures besides those of a start.
 """
 
 import re
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ from sgl_specreason.text.steps import Author
 
 DUMMY = ("--load-format", "dummy")
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
-FAILURE = re.compile(r"^[\w.]*(?:Error|Exception|Exit)\b.*")
+FAILURE = re.compile(r"[\w.]*(?:Error|Exception|Exit)(?::|$)")
 SHOWN = 300
 METHODS = ("base", "specreason", "base+decode", "specreason+decode")
 
@@ -37,6 +38,7 @@ class Pair:
 
     plan: Plan
     dummy: bool
+    api_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     refused: Mapping[Serving, str] = field(default_factory=dict)
 
     @property
@@ -47,7 +49,7 @@ class Pair:
     def spec(self, serving: Serving) -> EngineSpec:
         """How an engine is started."""
         role: Author = "small" if serving == "small" else "base"
-        spec = self.plan.engine(role)
+        spec = replace(self.plan.engine(role), api_key=self.api_key)  # a replay knows one key for both
         algorithm = serving.partition("-")[2]
         if not algorithm:
             return spec

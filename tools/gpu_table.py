@@ -21,7 +21,7 @@ def markdown(report: Json) -> str:
         "# What a GPU was measured to do\n",
         _conditions(report),
         _section("Engines", _starts([cell for cell in cells if cell["kind"] == "start"])),
-        _section("Memory, planned and measured, GB", _memory([cell for cell in cells if cell["kind"] == "start"])),
+        _section("Memory, planned and measured, GB", _memory(cells)),
         _section("A judgement", _judging([cell for cell in cells if cell["kind"] == "judge"])),
         _section("Replays", _replays(cells)),
         _lacking(cells),
@@ -72,27 +72,22 @@ def _starts(cells: Sequence[Json]) -> Table | None:
 
 def _memory(cells: Sequence[Json]) -> Table | None:
     rows = []
-    for cell, figures in _having(cells):
+    for cell, figures in _having([cell for cell in cells if cell["kind"] == "start"]):
         planned, measured = figures["planned"], figures["measured"]
         row = [_engine(cell)]
-        for name, digits in (("weights_gb", 2), ("cache_gb", 2), ("cache_tokens", 0)):
-            row += [_number(planned.get(name), digits), _number(measured.get(name), digits)]
-        row += [_number(planned.get("headroom_gb"), 2), _number(measured.get("rest_gb"), 2)]
-        row += [_number(measured.get(name), 2) for name in ("graphs_gb", "resident_gb", "card_gb")]
+        for name, shown in (("weights_gb", _gb), ("cache_gb", _gb), ("cache_tokens", _count)):
+            row += [shown(planned.get(name)), shown(measured.get(name))]
+        row += [_gb(planned.get("headroom_gb")), _gb(measured.get("rest_gb"))]
+        row += [_gb(measured.get(name)) for name in ("graphs_gb", "resident_gb", "card_gb")]
         rows.append(row)
     titles = ["engine", "weights", "measured", "cache", "measured", "tokens", "measured", "headroom", "measured"]
-    most = max((used for cell in _cards_used(cells) for used in cell), default=None)
+    most = max((max(figures["cards_gb"], default=0.0) for _, figures in _having(cells)), default=0.0)
     notes = [
         "Planned: by `plan/memory.py`. Measured: as the server says it; `card` by NVML, `resident` by the size of its processes. "
         "`headroom`: what is planned beside weights and cache; measured: what the card has lost less these two.",
     ]
-    notes += [] if most is None else [f"In use on the card after the last start, everything together: {most:.1f} GB."]
+    notes += [f"Most in use on one card after any cell, everything together: {most:.1f} GB."] if most else []
     return _table([*titles, "graphs", "resident", "card"], rows, notes)
-
-
-def _cards_used(cells: Sequence[Json]) -> list[list[float]]:
-    """What was in use of each card after each start."""
-    return [figures["cards_gb"] for _, figures in _having(cells) if figures["cards_gb"]]
 
 
 def _judging(cells: Sequence[Json]) -> Table | None:
@@ -134,7 +129,19 @@ def _replays(cells: Sequence[Json]) -> Table | None:
         for row in figures["rows"]:
             base = bases.get((cell["trace"], cell["concurrency"]), {})
             rows.append([*_named(cell, row), *_measured(row), _speed_up(base, row)])
-    titles = ["trace", "method", "at once", "n", "mean s", "p50", "p95", "p99", "tokens/s", "client %", "cached %"]
+    titles = [
+        "trace",
+        "method",
+        "at once",
+        "n",
+        "mean s",
+        "p50 s",
+        "p95 s",
+        "p99 s",
+        "tokens/s",
+        "client %",
+        "cached %",
+    ]
     notes = [
         "`at once`: how many were asked for, and ran where fewer did. `n`: trajectories; where cut off, of how many. Percentiles "
         "are of these n. `client %`: wall time in which no engine worked on the trajectory. `accepted`: tokens that each of "
@@ -183,8 +190,13 @@ def _measured(row: Json) -> list[str]:
 
 
 def _lacking(cells: Sequence[Json]) -> str:
-    found = [f"- `{c['cell']}`: {c['state']}: {c['reason']}" for c in cells if c["state"] != "done" or c["reason"]]
-    return "## What is missing\n\n" + "\n".join(found) + "\n" if found else ""
+    """The cells that are not whole, those of one reason together."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for cell in cells:
+        if cell["state"] != "done":
+            found.setdefault((cell["state"], cell["reason"]), []).append(f"`{cell['cell']}`")
+    lines = [f"- {', '.join(names)}: {state}: {reason}" for (state, reason), names in found.items()]
+    return "## What is missing\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
 def _engine(cell: Json) -> str:
@@ -202,6 +214,14 @@ def _table(titles: list[str], rows: list[list[str]], notes: list[str]) -> Table 
 
 def _number(value: float | None, digits: int) -> str:
     return NONE if value is None else f"{value:.{digits}f}"
+
+
+def _gb(value: float | None) -> str:
+    return NONE if value is None else f"{value:.3g}"
+
+
+def _count(value: float | None) -> str:
+    return _number(value, 0)
 
 
 def _percent(value: float | None, digits: int) -> str:
