@@ -47,7 +47,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"interrupted; the report is in {given.out}; go on with\n  {_again()}", file=sys.stderr)
+        print(f"interrupted; what is done is in {given.out}; go on with\n  {_again()}", file=sys.stderr)
         return 130
 
 
@@ -92,6 +92,7 @@ def _parser() -> Parser:
 
 
 def _main(given: argparse.Namespace) -> int:
+    begin = time.monotonic()
     pair = _pair(given)
     minutes = given.minutes or (REHEARSAL_MINUTES if given.rehearse else MINUTES)
     check_writable(given.out)
@@ -100,41 +101,41 @@ def _main(given: argparse.Namespace) -> int:
     scale = _scale(given, pair, folder, settings, minutes)
     settings |= {"scale": asdict(scale)}
     every = cells(scale, pair.rates())
-    for name in given.again:
-        if name not in {cell.name for cell in every}:
-            raise UsageError(
-                f"--again {name}: no cell of that name; there are {', '.join(cell.name for cell in every)}"
-            )
+    _check_names(given.again, [cell.name for cell in every])
     if not given.gpus:
         folder.check(settings)
     if given.dry_run:
         print(_described(pair, every, folder, given.again, minutes))
         return 0
-    begin = time.monotonic()
 
     def say(line: str) -> None:
         print(f"[{time.monotonic() - begin:4.0f} s] {line}", file=sys.stderr, flush=True)
 
     signal.signal(signal.SIGTERM, _interrupted)
-    given.out.mkdir(parents=True, exist_ok=True)
+    _make(given.out)
     with held(given.out):
         folder.begin(settings, _conditions(pair.plan))
         pending = _pending(folder, every, given.again)
         for name in given.again:
             folder.forget(name)
         say(f"{len(pending)} of {len(every)} cells, at most {minutes:g} minutes; report: {given.out / 'gpu.md'}")
-        check = Check(
-            pair=pair,
-            cells=every,
-            folder=folder,
-            models=_words(given, pair.plan),
-            seed=given.seed,
-            end=begin + 60 * minutes,
-            say=say,
-        )
-        check.run(pending)
+        end, words = begin + 60 * minutes, _words(given, pair.plan)
+        Check(pair=pair, cells=every, folder=folder, models=words, seed=given.seed, end=end, say=say).run(pending)
         print(folder.report(every))
     return _last_words(given.out, [result for cell in every if (result := folder.result(cell.name))])
+
+
+def _check_names(again: Sequence[str], known: Sequence[str]) -> None:
+    for name in again:
+        if name not in known:
+            raise UsageError(f"--again {name}: no cell of that name; there are {', '.join(known)}")
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be made: {error.strerror}") from None
 
 
 def _last_words(out: Path, results: Sequence[Result]) -> int:

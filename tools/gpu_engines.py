@@ -120,16 +120,15 @@ def told(engine: Engine, before_gb: Sequence[float], seconds: float) -> dict[str
     if used and len(used) == len(before_gb):
         held["card_gb"] = max(now - then for now, then in zip(used, before_gb, strict=True))
         held["rest_gb"] = held["card_gb"] - held.get("weights_gb", 0) - held.get("cache_gb", 0)
-    longest = info.get("max_req_input_len")
+    # what SGLang has chosen itself stands in its state; older versions change what they were given
+    settled = info | next(iter(info.get("internal_states") or []), {})
+    names = {"sglang": "version", "attention": "attention_backend", "sampling": "sampling_backend", "dtype": "dtype"}
     return {
         "seconds": seconds,
-        "sglang": info.get("version"),
-        "attention": info.get("attention_backend"),
-        "sampling": info.get("sampling_backend"),
-        "dtype": info.get("dtype"),
+        **{name: settled.get(key) for name, key in names.items()},
         "load_format": info.get("load_format"),
         "speculative_algorithm": info.get("speculative_algorithm"),
-        "context": longest,
+        "context": info.get("max_req_input_len"),
         "measured": held,
         "cards_gb": used,
     }

@@ -1,13 +1,15 @@
-"""Owns that a tool runs from its checkout where nothing was installed: to import this is enough. Knows nothing of the tool.
+"""Owns that a tool runs from its checkout where the package is not installed: importing this is enough. Knows no tool.
 
-The checkout comes before an installed copy, for what the tool starts, too.
+What the tool starts finds the package, too. Where it is installed nothing is changed.
 """
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-sys.path.insert(1, str(ROOT))
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+if find_spec("sgl_specreason") is None:
+    sys.path.append(str(ROOT))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), str(ROOT)]))
