@@ -23,6 +23,7 @@ import gpu_plan
 import psutil
 import pytest
 from checkout import ROOT
+from fake_engine import FakeEngine, Raw, answer, digits
 from gpu_check import Check, played, said
 from gpu_engines import Pair, failure, planned
 from gpu_folder import Folder, Result
@@ -575,3 +576,53 @@ def test_it_runs_from_a_checkout_that_is_not_installed(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "start-base-ngram" in done.stdout
+
+
+def scripted(accept_length: float | None) -> Callable[[str, dict[str, Any]], Any]:
+    """A server of either model. One that speculates says of each text how many tokens a decode step gave."""
+
+    def says(_: str, payload: dict[str, Any]) -> Any:
+        written = payload["sampling_params"]["max_new_tokens"]
+        content = answer(digits(5) if "token_ids_logprob" in payload else "n" * written, payload)
+        content["meta_info"] |= {"spec_accept_length": accept_length} if written and accept_length else {}
+        return Raw(200, json.dumps(content).encode())
+
+    return says
+
+
+@pytest.mark.slow
+def test_real_replays_on_scripted_engines_of_which_one_speculates(
+    pair: Pair, check: Callable[..., dict[str, Result]], fake_engine: Callable[..., FakeEngine], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A CPU cannot speculate, so that these cells of the rehearsal fail: here they are made."""
+
+    @contextmanager
+    def started(specs: Sequence[Any], logs: Path, **_: Any) -> Iterator[dict[str, Engine]]:
+        (spec,) = specs
+        algorithm = logs.name.partition("-")[2].upper()
+        engine = fake_engine(scripted(2.5 if algorithm else None))
+        engine.info = {"model_path": spec.model, "speculative_algorithm": algorithm or None, "version": "0.5.16"}
+        engine.info["internal_states"] = [
+            {"attention_backend": "triton", "memory_usage": {"weight": 1.5, "graph": 0.25}}
+        ]
+        yield {spec.role: Engine(role=spec.role, url=engine.url, model=spec.model)}
+
+    monkeypatch.setattr(gpu_check, "started", started)
+    wanted = ("judge-500", "published-1", "published-4-ngram")
+    folder = Folder(path=tmp_path / "out")
+    folder.place("").mkdir(parents=True)
+    for name in NAMES:
+        if name not in wanted:
+            folder.write(Result(cell=name, state="done"))
+    found = check()
+    assert {name: (found[name].state, found[name].reason) for name in wanted} == dict.fromkeys(wanted, ("done", ""))
+    start = found["start-base-ngram"].figures
+    assert (start["attention"], start["sglang"], start["speculative_algorithm"]) == ("triton", "0.5.16", "NGRAM")
+    assert (start["measured"]["weights_gb"], start["measured"]["graphs_gb"]) == (1.5, 0.25)
+    lengths = [row["accept_length"] for row in found["published-4-ngram"].figures["rows"]]
+    assert lengths == pytest.approx([2.5, 2.5])
+    assert [row["accept_length"] for row in found["published-1"].figures["rows"]] == [None] * 3
+    assert found["judge-500"].figures["judgements"] > 5
+    text = report(tmp_path)[1]
+    assert re.search(r"\| published +\| +base\+decode \(ngram\) \| +4 \| 4 ", text)
