@@ -61,6 +61,15 @@ class Check:
                 ]
                 until = deadline(time.monotonic(), self.end, estimates)
                 self._group(*left.pop(0), small=small, until=until)
+            self._use_the_rest(possible, small)
+
+    def _use_the_rest(self, cells: Sequence[Cell], small: Engine | None) -> None:
+        """What the later groups have left of their time is for cells that there was none for, where base can start again."""
+        skipped = [cell for cell in cells if (found := self.folder.result(cell.name)) and found.state == "skipped"]
+        for serving, group in groups(skipped):
+            start = self.folder.result(self._start(serving).name)
+            if start and start.state == "done" and time.monotonic() + start.seconds + ENOUGH_S < self.end:
+                self._group(serving, group, small=small, until=self.end)
 
     def _group(self, serving: Serving, cells: Sequence[Cell], *, small: Engine | None, until: float) -> None:
         """What needs base served in one way."""
@@ -79,7 +88,7 @@ class Check:
         """An engine that is up; None where it does not come up, which is written."""
         cell, spec = self._start(serving), self.pair.spec(serving)
         logs = self.folder.path / "engines" / serving
-        begin, before = time.monotonic(), cards.used_gb()
+        begin, before = time.monotonic(), self._used_before(serving)
         if until - begin < ENOUGH_S:
             self._write(cell, "skipped", NO_TIME)
             yield None
@@ -100,6 +109,13 @@ class Check:
             figures |= {"planned": self.pair.planned(serving), "command": spec.shell()} if figures else {}
             self._write(cell, "partial" if trouble else "done", trouble, seconds=seconds, figures=figures)
             yield engines[spec.role]
+
+    def _used_before(self, serving: Serving) -> list[float]:
+        """What is in use of each card before an engine starts; of the last base some may still be there for a second."""
+        if serving == "small":
+            return cards.used_gb()
+        found = self.folder.result("start-small")
+        return list(found.figures.get("cards_gb", [])) if found else []
 
     def _replay(self, cell: Cell, small: Engine, base: Engine, until: float) -> None:
         """A cell of a replay, in a process of its own, which is ended when its time is over."""

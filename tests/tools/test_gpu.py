@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gpu
@@ -267,6 +268,27 @@ def test_without_time_everything_is_skipped_and_says_so(
     assert {(result.state, result.reason) for result in found.values()} == {("skipped", "no time left")}
     assert stage.begun == []
     assert report(tmp_path)[1].count("no time left") == 1
+
+
+def test_time_is_shared_out_and_what_later_groups_leave_goes_to_what_was_skipped(
+    stage: Stage, check: Callable[..., dict[str, Result]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every replay takes a minute of ten; speculation fails at once, so that plain cells get what it did not need."""
+    clock, play = [0.0], stage.play
+    monkeypatch.setattr(gpu_check, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+
+    def taking_a_minute(*words: Any) -> int | None:
+        clock[0] += 60
+        return play(*words)
+
+    monkeypatch.setattr(gpu_check, "played", taking_a_minute)
+    stage.dead = {"base-standalone", "base-ngram"}
+    found = check(minutes=10)
+    assert stage.begun == ["small", "base", "base-standalone", "base-ngram", "base"]
+    assert {found[cell.name].state for cell in EVERY if cell.serving == "base"} == {"done"}
+    limits = [most_s for _, most_s in stage.played]
+    assert all(spent + most <= 600 for spent, most in zip(range(0, 600, 60), limits, strict=False))
 
 
 def test_figures_that_cannot_be_made_end_nothing(
