@@ -20,8 +20,10 @@ from gpu_plan import ENOUGH_S, Cell, Serving, allowed_s, deadline, groups
 
 from sgl_specreason.engines import cards
 from sgl_specreason.engines.keeper import Engine
+from sgl_specreason.engines.servers import EngineSpec
 from sgl_specreason.engines.startup import started
 from sgl_specreason.errors import EngineError, one_line
+from sgl_specreason.text.steps import Author
 
 Json = dict[str, Any]
 Say = Callable[[str], None]
@@ -29,6 +31,16 @@ NO_TIME = "no time left"
 KEY_VARIABLE = "SPECREASON_API_KEY"
 END_S, UP_S = 15.0, 120.0
 RESTARTS = 1
+OWN = ("--flush-cache", "--retry-for", "60")
+
+
+class NotUp(Exception):
+    """An engine that was not started or did not come up: the state of what needs it, and why."""
+
+    def __init__(self, state: State, reason: str) -> None:
+        super().__init__(reason)
+        self.state: State = state
+        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,64 +58,52 @@ class Check:
     def run(self, pending: Sequence[Cell]) -> None:
         """Makes these cells, as many as there is time for. What is found is written at once."""
         for serving, words in self.pair.refused.items():
-            for cell in pending:
-                if cell.serving == serving:
-                    self._write(cell, "failed", words)
+            self._lack([cell for cell in pending if cell.serving == serving], NotUp("failed", words))
         possible = [cell for cell in pending if cell.serving not in self.pair.refused]
-        left = list(groups(possible))
         if not possible:
             return
-        with self._engine("small", self.end) as small:
-            while left:
-                starts = [self._start(serving).seconds for serving, _ in left]
-                estimates = [
-                    start + sum(cell.seconds for cell in cells) for start, (_, cells) in zip(starts, left, strict=True)
-                ]
-                until = deadline(time.monotonic(), self.end, estimates)
-                self._group(*left.pop(0), small=small, until=until)
-            self._use_the_rest(possible, small)
+        try:
+            with self._engine("small", self.end) as small:
+                self._groups(possible, small)
+        except NotUp as reason:
+            self._lack([cell for cell in possible if cell.serving != "small"], reason)
 
-    def _use_the_rest(self, cells: Sequence[Cell], small: Engine | None) -> None:
-        """What the later groups have left of their time is for cells that there was none for, where base can start again."""
+    def _groups(self, cells: Sequence[Cell], small: Engine) -> None:
+        """One way to serve base after the other, each with its share of the time that is left then."""
+        left = list(groups(cells))
+        while left:
+            starts = [self._start(serving).seconds for serving, _ in left]
+            needs = [start + sum(c.seconds for c in group) for start, (_, group) in zip(starts, left, strict=True)]
+            self._group(*left.pop(0), small, deadline(time.monotonic(), self.end, needs))
         skipped = [cell for cell in cells if (found := self.folder.result(cell.name)) and found.state == "skipped"]
-        for serving, group in groups(skipped):
+        for serving, group in groups(skipped):  # what later groups have left of their time
             start = self.folder.result(self._start(serving).name)
             if start and start.state == "done" and time.monotonic() + start.seconds + ENOUGH_S < self.end:
-                self._group(serving, group, small=small, until=self.end)
+                self._group(serving, group, small, self.end)
 
-    def _group(self, serving: Serving, cells: Sequence[Cell], *, small: Engine | None, until: float) -> None:
+    def _group(self, serving: Serving, cells: Sequence[Cell], small: Engine, until: float) -> None:
         """What needs base served in one way."""
-        if small is None:
-            self._fail([self._start(serving), *cells], self._start("small"))
-            return
-        with self._engine(serving, until) as base:
-            if base is None:
-                self._fail(cells, self._start(serving))
-                return
-            for cell in cells:
-                self._replay(cell, small, base, until)
+        try:
+            with self._engine(serving, until) as base:
+                for cell in cells:
+                    self._replay(cell, small, base, until)
+        except NotUp as reason:
+            self._lack(cells, reason)
 
     @contextmanager
-    def _engine(self, serving: Serving, until: float) -> Iterator[Engine | None]:
-        """An engine that is up; None where it does not come up, which is written."""
+    def _engine(self, serving: Serving, until: float) -> Iterator[Engine]:
+        """An engine that is up. Raises NotUp where it does not come up, which is written."""
         cell, spec = self._start(serving), self.pair.spec(serving)
         logs = self.folder.path / "engines" / serving
         begin, before = time.monotonic(), self._used_before(serving)
-        if until - begin < ENOUGH_S:
-            self._write(cell, "skipped", NO_TIME)
-            yield None
-            return
         with ExitStack() as stack:
             try:
-                engines = stack.enter_context(
-                    started([spec], logs, say=self.say, timeout_s=self.end - begin, restarts=RESTARTS)
-                )
-            except (EngineError, OSError) as error:
-                words = str(error).splitlines()[0]
-                reason = f"{words}: {failure(logs / f'{spec.name}.log')}"
-                self._write(cell, "failed", reason, seconds=time.monotonic() - begin)
-                yield None
-                return
+                if until - begin < ENOUGH_S:
+                    raise NotUp("skipped", NO_TIME)
+                engines = _started(stack, spec, logs, self.say, self.end - begin)
+            except NotUp as reason:
+                self._lack([cell], reason)
+                raise
             seconds = time.monotonic() - begin
             figures, trouble = figured(lambda: told(engines[spec.role], before, seconds))
             figures |= {"planned": self.pair.planned(serving), "command": spec.shell()} if figures else {}
@@ -142,15 +142,7 @@ class Check:
         begun = self.folder.replayed(cell.name)
         if begun:
             return ["--resume", str(begun), *urls]
-        own = [
-            "--seed",
-            str(self.seed),
-            "--flush-cache",
-            "--retry-for",
-            "60",
-            "--out",
-            str(self.folder.place(cell.name)),
-        ]
+        own = ["--seed", str(self.seed), *OWN, "--out", str(self.folder.place(cell.name))]
         return [*cell.words, *self.models, *urls, *own]
 
     def _settle(self, cell: Cell, code: int | None, log: Path, seconds: float) -> None:
@@ -159,8 +151,8 @@ class Check:
         read = gpu_figures.of_judging if cell.kind == "judge" else gpu_figures.of_replay
         begun = top and any(top.glob("**/trajectories.jsonl"))
         figures, trouble = figured(lambda: read(top)) if top and begun else ({}, "")
-        stopped = f"stopped after {seconds:.0f} s"
-        reason = trouble if code == 0 else "; ".join(filter(None, [stopped if code is None else said(log), trouble]))
+        ended = f"stopped after {seconds:.0f} s" if code is None else "" if code == 0 else said(log)
+        reason = "; ".join(filter(None, [figures.pop("errors", "") or ended, trouble]))
         state: State = "partial" if figures.get("finished") else "failed"
         figures |= {"cards_gb": cards.used_gb()} if figures else {}
         self._write(cell, state if reason else "done", reason, seconds=seconds, figures=figures)
@@ -168,18 +160,30 @@ class Check:
     def _start(self, serving: Serving) -> Cell:
         return next(cell for cell in self.cells if cell.kind == "start" and cell.serving == serving)
 
-    def _fail(self, cells: Sequence[Cell], start: Cell) -> None:
-        """What needs an engine that did not come up has its state and its reason."""
-        if found := self.folder.result(start.name):
-            for cell in cells:
-                self._write(cell, found.state, found.reason)
+    def _lack(self, cells: Sequence[Cell], reason: NotUp) -> None:
+        for cell in cells:
+            self._write(cell, reason.state, reason.reason)
 
     def _write(
         self, cell: Cell, state: State, reason: str = "", *, seconds: float = 0.0, figures: Json | None = None
     ) -> None:
-        self.folder.write(Result(cell=cell.name, state=state, reason=reason, seconds=seconds, figures=figures or {}))
+        """Records what became of a cell. What was measured of it before stays where nothing was now."""
+        known = self.folder.result(cell.name)
+        if figures or not (known and known.figures):
+            self.folder.write(
+                Result(cell=cell.name, state=state, reason=reason, seconds=seconds, figures=figures or {})
+            )
         self.say(f"{cell.name}: {state}{f': {reason}' if reason else f' ({seconds:.0f} s)'}")
         self.folder.report(self.cells)
+
+
+def _started(stack: ExitStack, spec: EngineSpec, logs: Path, say: Say, most_s: float) -> dict[Author, Engine]:
+    """The engine, up until the stack ends. Raises NotUp with the last exception in its log."""
+    try:
+        return stack.enter_context(started([spec], logs, say=say, timeout_s=most_s, restarts=RESTARTS))
+    except (EngineError, OSError) as error:
+        words = str(error).splitlines()[0]
+        raise NotUp("failed", f"{words}: {failure(logs / f'{spec.name}.log')}") from None
 
 
 def played(command: Sequence[str], log: Path, most_s: float, env: Mapping[str, str]) -> int | None:

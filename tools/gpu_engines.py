@@ -19,16 +19,20 @@ from sgl_specreason.engines.keeper import Engine
 from sgl_specreason.engines.servers import EngineSpec, number_given
 from sgl_specreason.errors import UsageError
 from sgl_specreason.plan import checkpoints
+from sgl_specreason.plan.fitting import shape_of
+from sgl_specreason.plan.memory import Demand
 from sgl_specreason.plan.options import Options
 from sgl_specreason.plan.plan import Plan
 from sgl_specreason.plan.resolve import resolve
-from sgl_specreason.plan.shapes import Shape
+from sgl_specreason.plan.shapes import GIB, Shape
 from sgl_specreason.text.steps import Author
 
 DUMMY = ("--load-format", "dummy")
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 FAILURE = re.compile(r"[\w.]*(?:Error|Exception|Exit)(?::|$)")
 SHOWN = 300
+UNKNOWN_GB = {"base": 30.0, "small": 3.0}
+"""What models of unknown size are taken for where time is estimated."""
 METHODS = ("base", "specreason", "base+decode", "specreason+decode")
 
 
@@ -56,28 +60,44 @@ class Pair:
         return Decode(algorithm=algorithm).served(spec, self.plan.models["small"])  # type: ignore[arg-type]
 
     def planned(self, serving: Serving) -> dict[str, Any]:
-        """What it was planned to hold on each of its cards; on a CPU of what its shape and its arguments say."""
+        """What it was planned to hold on each of its cards. The server says nothing of a draft model: that is in the headroom.
+
+        Without a layout, as on a CPU, it is what its shape and its arguments say.
+        """
         role: Author = "small" if serving == "small" else "base"
         layout = self.plan.placement.layout if self.plan.placement else None
-        if layout:
-            share = layout.small if role == "small" else layout.base
-            own = {"weights_gb": share.weights_gb, "cache_gb": share.kv_gb, "cache_tokens": share.tokens}
-            return own | {"headroom_gb": share.headroom_gb}
+        if self.plan.placement is None or layout is None:
+            return self._by_arguments(role)
+        model, share = self.plan.placement.pair.models[role], layout.small if role == "small" else layout.base
+        shape, draft = shape_of(model), shape_of(self.plan.placement.pair.small)
+        assert shape  # or there were no layout
+        own = Demand(shape=shape, quantization=model.quantization)
+        guesses = Decode().tokens if serving not in ("small", "base") else 0
+        whole = replace(own, draft=draft if serving == "base-standalone" else None, guesses=guesses)
+        tp, tokens = len(share.cards), share.tokens
+        beside = (whole.weights_gb() - own.weights_gb()) / tp + tokens * (whole.kv_bytes(tp) - own.kv_bytes(tp)) / GIB
+        return {
+            "weights_gb": own.weights_gb() / tp,
+            "cache_gb": tokens * own.kv_bytes(tp) / GIB,
+            "cache_tokens": tokens,
+            "headroom_gb": layout.runtime.headroom_gb(role, whole, tp) + beside,
+        }
+
+    def _by_arguments(self, role: Author) -> dict[str, Any]:
         spec, shape = self.plan.engine(role), checkpoints.shape(self.plan.models[role])
         if not isinstance(shape, Shape):
             return {}
         wide = 2 if "float32" in spec.args else 1  # shapes are reckoned at 16 bits
         tokens = number_given(spec.args, "--max-total-tokens") or 0
-        cache_gb = wide * tokens * shape.kv_bytes() / cards.GIB
+        cache_gb = wide * tokens * shape.kv_bytes() / GIB
         return {"weights_gb": wide * shape.weights_gb(), "cache_gb": cache_gb, "cache_tokens": tokens}
 
     def rates(self) -> Rates:
         """What its cells are thought to take."""
         if all(spec.on_cpu for spec in self.plan.specs):
             return Rates.of_the_bundled_pair()
-        shapes = {role: checkpoints.shape(model) for role, model in self.plan.models.items()}
-        sizes = {role: self.planned(role).get("weights_gb") for role in shapes}
-        return Rates.on_gpu(sizes["base"] or 30.0, sizes["small"] or 3.0)
+        base, small = (self.planned(role).get("weights_gb") for role in ("base", "small"))
+        return Rates.on_gpu(base or UNKNOWN_GB["base"], small or UNKNOWN_GB["small"])
 
 
 def planned(models: Mapping[str, Any], args: Mapping[Author, Sequence[str]], *, dummy: bool | None, seed: int) -> Pair:

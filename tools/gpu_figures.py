@@ -8,18 +8,30 @@ from typing import Any
 from accounts import union
 
 from sgl_specreason.results import stats
-from sgl_specreason.results.lines import Finished, Request
+from sgl_specreason.results.lines import Failed, Finished, Request
 from sgl_specreason.results.records import trajectories
 from sgl_specreason.results.schema import ReplaySummary
 from sgl_specreason.results.summary import Run, load_runs
+from sgl_specreason.words import counted
 
 Json = dict[str, Any]
+SHOWN = 300
 
 
 def of_replay(top: Path) -> Json:
     """A row for each method and point of a replay, by the trajectories that are finished."""
-    rows = [row for run in load_runs(top) if (row := _row(run))]
-    return {"rows": rows, "finished": sum(row["n"] for row in rows)}
+    runs = load_runs(top)
+    rows = [row for run in runs if (row := _row(run))]
+    return {"rows": rows, "finished": sum(row["n"] for row in rows)} | _errors(runs)
+
+
+def _errors(runs: Sequence[Run]) -> Json:
+    """How many trajectories failed, and why the first one did, in one line; nothing where none did."""
+    found = [record.error for run in runs for record in trajectories(run.path) if isinstance(record, Failed)]
+    if not found:
+        return {}
+    count = counted(len(found), "trajectory", "trajectories")
+    return {"errors": f"{count} failed, the first one with: {' '.join(found[0].split())[:SHOWN]}"}
 
 
 def _row(run: Run) -> Json:
@@ -78,14 +90,15 @@ def of_judging(top: Path) -> Json:
 
     The first judgement of a trajectory computes its prompt too, and counts for that only.
     """
-    records = [record for run in load_runs(top) for record in _finished(run)]
+    runs = load_runs(top)
+    records = [record for run in runs for record in _finished(run)]
     judged = [list(_of(record, "judge")) for record in records]
     later = [request for requests in judged for request in requests[1:]]
     first = [requests[0] for requests in judged if requests]
     written = [request for record in records for request in _of(record, "regenerate")]
     drafted = [request for record in records for request in _of(record, "draft")]
     if not later or not written:
-        return {"finished": len(records)}
+        return {"finished": len(records)} | _errors(runs)
     step_ms = statistics.median(map(_token_ms, written))
     judge_ms = statistics.median(map(_ms, later))
     seen, cached = map(sum, zip(*map(reused, records), strict=True))
@@ -100,7 +113,7 @@ def of_judging(top: Path) -> Json:
         "prefill_tokens_per_s": statistics.median((r.prompt_tokens - r.cached_tokens) / _ms(r) * 1000 for r in first),
         "seen_tokens": seen,
         "reused_share": stats.share(cached, seen),
-    }
+    } | _errors(runs)
 
 
 def _of(record: Finished, purpose: str) -> Iterator[Request]:

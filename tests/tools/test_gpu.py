@@ -291,6 +291,37 @@ def test_time_is_shared_out_and_what_later_groups_leave_goes_to_what_was_skipped
     assert all(spent + most <= 600 for spent, most in zip(range(0, 600, 60), limits, strict=False))
 
 
+def test_what_was_measured_stays_where_a_later_sitting_has_no_time_or_no_engine(
+    stage: Stage, check: Callable[..., dict[str, Result]]
+) -> None:
+    stage.bad = {"published-4": "stopped"}
+    before = check()
+    for stage.dead, minutes in ((set[str](), 0.1), ({"base"}, 60)):
+        after = check(minutes=minutes)
+        assert {name for name in NAMES if before[name] != after[name]} <= {"start-small"}
+    stage.dead, stage.bad = set(), {}
+    assert check()["published-4"].state == "done"
+
+
+def test_trajectories_that_fail_are_counted_with_the_words_of_the_first(
+    stage: Stage, check: Callable[..., dict[str, Result]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def play(command: Sequence[str], log: Path, *_: Any) -> int:
+        replayed(log.parent)
+        for file in log.parent.glob("**/specreason*/trajectories.jsonl"):
+            lines = [json.loads(line) for line in file.read_text().splitlines()]
+            file.write_text("".join(json.dumps(one | {"error": "base: no\nroom"}) + "\n" for one in lines))
+        log.write_text("error: 4 trajectories failed; this runs them again:\n")
+        return 1
+
+    monkeypatch.setattr(gpu_check, "played", play)
+    found = check()
+    reason = "4 trajectories failed, the first one with: base: no room"
+    assert (found["published-1"].state, found["published-1"].reason) == ("partial", reason)
+    assert [row["method"] for row in found["published-1"].figures["rows"]] == ["base"]
+    assert (found["judge-500"].state, found["judge-500"].reason) == ("failed", reason)
+
+
 def test_figures_that_cannot_be_made_end_nothing(
     stage: Stage, check: Callable[..., dict[str, Result]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -522,6 +553,28 @@ def test_a_pair_of_two_vocabularies_is_planned_without_a_draft_model(monkeypatch
     assert "NGRAM" in pair.spec("base-ngram").args
     assert pair.planned("base")["weights_gb"] == pytest.approx(61, abs=0.1)
     assert pair.planned("base-ngram")["cache_tokens"] == pair.planned("small")["cache_tokens"]
+    assert pair.planned("base-ngram")["weights_gb"] == pair.planned("base")["weights_gb"]
+
+
+def test_a_draft_model_is_planned_beside_what_the_server_says_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server tells its own weights and cache; a plan's share of base has those of the draft model in it."""
+    monkeypatch.setattr(gpus, "found", lambda: cards("1xH100"))
+    pair = planned({"pair": "qwen3-8b+qwen3-0.6b"}, {"base": [], "small": []}, dummy=True, seed=0)
+    plain, drafting = pair.planned("base"), pair.planned("base-standalone")
+    layout = pair.plan.placement.layout if pair.plan.placement else None
+    assert layout
+    assert {name: plain[name] == drafting[name] for name in plain} == {
+        "weights_gb": True, "cache_gb": True, "cache_tokens": True, "headroom_gb": False,
+    }  # fmt: skip
+    assert sum(drafting[name] for name in ("weights_gb", "cache_gb", "headroom_gb")) == pytest.approx(
+        layout.base.total_gb
+    )
+    assert plain["weights_gb"] == pytest.approx(15.3, abs=0.1)
+
+
+def test_estimates_follow_from_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "found", lambda: cards("1xH100"))
+    pair = planned({"pair": "qwq-32b+r1-1.5b"}, {"base": [], "small": []}, dummy=None, seed=0)
     assert pair.rates().base_s == pytest.approx(0.003 + 61 / 1500, abs=0.001)
 
 
