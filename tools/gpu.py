@@ -39,6 +39,7 @@ MODELS = ("pair", "base_model", "small_model")
 def main() -> int:
     parser = _parser()
     given = parser.parse_args()
+    before = signal.signal(signal.SIGTERM, _interrupted)
     try:
         return _main(given)
     except UsageError as error:
@@ -49,6 +50,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print(f"interrupted; what is done is in {given.out}; go on with\n  {_again()}", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> Parser:
@@ -111,7 +114,6 @@ def _main(given: argparse.Namespace) -> int:
     def say(line: str) -> None:
         print(f"[{time.monotonic() - begin:4.0f} s] {line}", file=sys.stderr, flush=True)
 
-    signal.signal(signal.SIGTERM, _interrupted)
     _make(given.out)
     with held(given.out):
         folder.begin(settings, _conditions(pair.plan))

@@ -595,10 +595,13 @@ def test_the_bundled_pairs_weights_are_here(pair: Pair) -> None:
     assert pair.refused == {}  # SGLang itself says what it cannot do here
 
 
-def tool(*words: str, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [*TOOL, *words], cwd=cwd, capture_output=True, text=True, timeout=120, env=os.environ | environment
-    )
+def called(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """The tool's exit code, in this process."""
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *words])
+    try:
+        return gpu.main()
+    except SystemExit as end:
+        return int(end.code or 0)
 
 
 WRONG = {
@@ -620,21 +623,62 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("words", "named"), WRONG.values(), ids=WRONG)
-def test_wrong_options_are_one_line_and_nothing_is_written(words: list[str], named: str, tmp_path: Path) -> None:
-    done = tool(*words, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert named in done.stderr
+def test_wrong_options_are_one_line_and_nothing_is_written(
+    words: list[str], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gpu.cards, "found", list)
+    assert called(monkeypatch, *words) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1, said
+    assert named in said
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_tells_cells_minutes_and_engines_and_writes_nothing(tmp_path: Path) -> None:
-    done = tool("--dry-run", "--gpus", "1xH100", "--pair", "qwq-32b+r1-1.5b", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "pair qwq-32b+r1-1.5b on 1 x H100 (80 GB), random weights" in done.stdout
-    assert "judge-16000" in done.stdout
-    assert re.search(r"published-64 +[\d.]+ min +--trace qwq-32b\+r1-1.5b.aime24", done.stdout)
-    assert "of 25 minutes" in done.stdout
-    assert done.stdout.count("sglang.launch_server") == 3
+def test_the_same_command_goes_on_and_one_cell_is_made_anew(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gpus, "found", list)
+    stage.bad = {"synthetic-4": KeyboardInterrupt}
+    assert called(monkeypatch, "--rehearse") == 130
+    assert f"go on with\n  {sys.executable} gpu.py --rehearse\n" in capsys.readouterr().err
+    stage.bad = {}
+    assert called(monkeypatch, "--rehearse", "--minutes", "9") == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("# What a GPU was measured to do")
+    assert shown.out.endswith("Report: runs/gpu/gpu.md, runs/gpu/gpu.json\n")
+    assert "this tries again" not in shown.err
+    assert [name for name, _ in stage.played].count("published-1") == 1
+    stage.played, stage.begun = [], []
+    assert called(monkeypatch, "--rehearse") == 0
+    assert (stage.played, stage.begun) == ([], [])
+    assert called(monkeypatch, "--rehearse", "--again", "published-1", "--again", "start-base-ngram") == 0
+    assert [name for name, _ in stage.played] == ["published-1"]
+    assert stage.begun == ["small", "base", "base-ngram"]
+    assert called(monkeypatch, "--rehearse", "--seed", "1") == 2
+    assert "seed: 0 then, 1 now" in capsys.readouterr().err
+
+
+def test_where_nothing_at_all_is_measured_the_exit_code_says_so(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus, "found", list)
+    stage.dead = {"small"}
+    assert called(monkeypatch, "--rehearse", "--out", str(tmp_path / "out")) == 1
+
+
+def test_a_dry_run_tells_cells_minutes_and_engines_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert called(monkeypatch, "--dry-run", "--gpus", "1xH100", "--pair", "qwq-32b+r1-1.5b") == 0
+    said = capsys.readouterr().out
+    assert "pair qwq-32b+r1-1.5b on 1 x H100 (80 GB), random weights" in said
+    assert "judge-16000" in said
+    assert re.search(r"published-64 +[\d.]+ min +--trace qwq-32b\+r1-1.5b.aime24", said)
+    assert "of 25 minutes" in said
+    assert said.count("sglang.launch_server") == 3
     assert list(tmp_path.iterdir()) == []
 
 
