@@ -111,18 +111,18 @@ def test_one_cell_is_made_anew_and_the_rest_left_as_it_is(rehearsed: Path) -> No
 def test_ctrl_c_ends_the_engines_and_says_how_to_go_on(tmp_path: Path) -> None:
     """While a replay is under way."""
     words = [*TOOL, "--out", str(tmp_path / "out")]
-    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stderr is not None
     lines: list[str] = []
-    for line in process.stderr:
-        lines.append(line)
-        if "judge-500: at most" in line:
-            time.sleep(2)
-            family = psutil.Process(process.pid).children(recursive=True)
-            os.killpg(process.pid, signal.SIGINT)
-            break
-    said = "".join([*lines, process.stderr.read()])
-    assert process.wait(60) == 130, said
+    family: list[psutil.Process] = []
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            lines.append(line)
+            if "judge-500: at most" in line:
+                time.sleep(2)
+                family = psutil.Process(process.pid).children(recursive=True)
+                os.killpg(process.pid, signal.SIGINT)
+    said = "".join(lines)
+    assert process.returncode == 130, said
     assert said.endswith(f"go on with\n  {' '.join(words)}\n")
     assert len(family) >= 6
     assert psutil.wait_procs(family, timeout=10)[1] == []
