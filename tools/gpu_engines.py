@@ -149,6 +149,7 @@ def told(engine: Engine, before_gb: Sequence[float], seconds: float) -> dict[str
         "load_format": info.get("load_format"),
         "speculative_algorithm": info.get("speculative_algorithm"),
         "context": info.get("max_req_input_len"),
+        "requests": settled.get("effective_max_running_requests_per_dp"),
         "measured": held,
         "cards_gb": used,
     }

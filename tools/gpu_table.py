@@ -36,7 +36,8 @@ def _conditions(report: Json) -> str:
         f"- Card: {settings['cards']}" + (f", driver {about['driver']}" if about["driver"] else ""),
         f"- Base {settings['models']['base']}, small {settings['models']['small']}, pair {settings['pair']}",
         f"- Versions: {', '.join(f'{name} {version}' for name, version in settings['versions'].items())}",
-        f"- Commit {about['commit'] or 'unknown'}, {about['day']}, seed {settings['seed']}",
+        f"- Commit {about['commit'] or 'unknown'}, {about['day']}, seed {settings['seed']}, judge prompt sha256 "
+        f"{about['prompts']['judge'][:12]}",
         f"- Thoughts are cut: the published trace after {scale['steps']} steps, synthetic ones at {scale['thinking_tokens']} "
         f"tokens; prompts of {scale['prompt_tokens']} tokens, answers of {scale['answer_tokens']}",
     ]
@@ -62,12 +63,16 @@ def _starts(cells: Sequence[Json]) -> Table | None:
             figures["attention"] or NONE,
             figures["sampling"] or NONE,
             figures["dtype"] or NONE,
-            _number(figures["context"], 0),
+            _count(figures["context"]),
+            _count(figures["requests"]),
         ]
         for cell, figures in _having(cells)
     ]
-    titles = ["engine", "start s", "SGLang", "attention", "sampling", "dtype", "context"]
-    return _table(titles, rows, ["`context`: tokens that one request may have, by the server."])
+    titles = ["engine", "start s", "SGLang", "attention", "sampling", "dtype", "context", "requests"]
+    notes = [
+        "By the server: `context` is how many tokens a request may have, `requests` how many run at once; others wait."
+    ]
+    return _table(titles, rows, notes)
 
 
 def _memory(cells: Sequence[Json]) -> Table | None:

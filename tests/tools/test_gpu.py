@@ -107,7 +107,14 @@ class Stage:
         monkeypatch.setattr(gpu_check, "started", self.started)
         monkeypatch.setattr(gpu_check, "played", self.play)
         monkeypatch.setattr(gpu_check, "is_up", lambda *_: True)
-        figures = {"attention": "triton", "sglang": "0.5.23", "sampling": None, "dtype": "float32", "context": 100}
+        figures = {
+            "attention": "triton",
+            "sglang": "0.5.23",
+            "sampling": None,
+            "dtype": "float32",
+            "context": 100,
+            "requests": 9,
+        }
         monkeypatch.setattr(gpu_check, "told", lambda *_: figures | {"seconds": 5.0, "measured": {}, "cards_gb": []})
 
     @contextmanager
@@ -154,7 +161,7 @@ def check(pair: Pair, tmp_path: Path) -> Callable[..., dict[str, Result]]:
     def run(minutes: float = 60, pair: Pair = pair) -> dict[str, Result]:
         settings = {"pair": "demo", "models": {"base": "b", "small": "s"}, "cards": "none", "versions": {"sglang": "1"}}
         settings |= {"args": {"base": [], "small": []}, "seed": 0, "rehearsal": True, "dummy": True}
-        about = {"driver": "", "commit": None, "day": "2026-01-01"}
+        about = {"driver": "", "commit": None, "day": "2026-01-01", "prompts": {"judge": "0" * 64}}
         folder.begin(
             settings | {"scale": {"steps": 4, "thinking_tokens": 9, "prompt_tokens": 9, "answer_tokens": 9}}, about
         )
