@@ -6,7 +6,7 @@ FAULTS ?= 60
 WORKERS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast bench clients faults server-faults lint load clean
+.PHONY: demo test test-fast bench clients faults gpu server-faults lint load clean
 
 $(READY): pyproject.toml constraints.txt
 	@test "$$(uname -s)" = Linux || { echo "Linux only: SGLang has no packages for $$(uname -s)"; exit 1; }
@@ -38,6 +38,10 @@ server-faults: $(READY)
 bench: $(READY)
 	$(BIN)/python tools/bench.py $(ARGS)
 
+gpu: $(READY)
+	@echo "everything that is to be known of this machine's GPU, as a table; at most 25 minutes; ARGS=--rehearse tries it on a CPU"
+	$(BIN)/python tools/gpu.py $(ARGS)
+
 clients: $(READY)
 	@echo "the server through other people's clients, on the bundled pair; 2 GB of environments first; 5 to 10 minutes"
 	$(BIN)/python tools/clients.py $(ARGS)
@@ -51,7 +55,7 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	MYPYPATH=plots $(BIN)/mypy plots/*.py
-	MYPYPATH=tools $(BIN)/mypy tools/bench.py tools/client_pace.py tools/clients.py tools/committed.py tools/faults.py tools/first_text.py tools/gates.py tools/load.py tools/server_faults.py tools/server_soak.py tools/soak.py
+	MYPYPATH=tools $(BIN)/mypy tools/bench.py tools/client_pace.py tools/clients.py tools/committed.py tools/faults.py tools/first_text.py tools/gates.py tools/gpu.py tools/load.py tools/server_faults.py tools/server_soak.py tools/soak.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-*

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from sgl_specreason.replays.trace import Trace
 
 T = TypeVar("T")
-METHODS: "tuple[Method, ...]" = ("base", "small", "specreason")
+METHODS: "tuple[Method, ...]" = ("base", "small", "specreason", "base+decode", "specreason+decode")
+USUAL: "tuple[Method, ...]" = METHODS[:3]
 DEMO = "demo"
 PROBLEMS = 16
 AROUND = {"prompt_tokens": 200, "answer_tokens": 300}
@@ -65,7 +66,22 @@ def _length(name: str, words: str) -> Callable[[Any], Any]:
     "--limit", type=click.IntRange(1), metavar="N", help=f"Problems.  [default: {PROBLEMS}, or all of the trace's]"
 )
 @click.option(
-    "--method", "methods", multiple=True, metavar="NAME", help="base, small, specreason; repeatable.  [default: all]"
+    "--steps", type=click.IntRange(1), metavar="N", help="Of each thought only the first steps.  [default: all]"
+)
+@click.option(
+    "--times",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Each problem so often, with prompts of their own: more side by side than a trace has.",
+)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="NAME",
+    help="base, small, specreason, base+decode, specreason+decode; repeatable.  [default: the first three]",
 )
 @click.option(
     "--lookahead", default="1", show_default=True, metavar="N[,N...]", help="As in eval; several make a row each."
@@ -87,6 +103,7 @@ def _length(name: str, words: str) -> Callable[[Any], Any]:
     help="Trajectories side by side; above 1, one method after the other.",
 )
 @options.models(".  [default: demo]")
+@options.decode
 @click.option(
     "--dummy",
     is_flag=True,
@@ -133,6 +150,7 @@ def main(**given: Any) -> None:
 
 def resolved(given: dict[str, Any]) -> "ReplayPlan":
     """Checks the options and reads the trace. Raises UsageError; starts and writes nothing."""
+    from sgl_specreason.method.policy import is_alone
     from sgl_specreason.plan.catalog import Sweep
     from sgl_specreason.plan.options import Options
     from sgl_specreason.plan.resolve import resolve
@@ -141,8 +159,9 @@ def resolved(given: dict[str, Any]) -> "ReplayPlan":
     for method in given["methods"]:
         if method not in METHODS:
             raise UsageError(f"--method {method}: a replay has {', '.join(METHODS)}")
-    methods = tuple(method for method in METHODS if method in (given["methods"] or METHODS))
-    shares, trace = _trace(given, drafting="specreason" in methods)
+    methods = tuple(method for method in METHODS if method in (given["methods"] or USUAL))
+    drafting = [method for method in methods if not is_alone(method)]
+    shares, trace = _trace(given, drafting=bool(drafting))
     if given["dummy"] and given["base_url"]:
         raise UsageError("--dummy is for engines that are started here, not for --base-url")
     models = {name: given[name] for name in options.MODELS}
@@ -157,6 +176,7 @@ def resolved(given: dict[str, Any]) -> "ReplayPlan":
             concurrency=given["concurrency"],
             policy={},
             **models,
+            **{name: given[name] for name in ("decode", "decode_tokens", "decode_model")},
         )
     )
     grid: dict[str, list[Any]] = {"acceptance": shares, "lookahead": _listed("lookahead", given["lookahead"], int)}
@@ -186,6 +206,7 @@ def _trace(given: dict[str, Any], *, drafting: bool) -> "tuple[list[float | None
         trace = from_published(traces.load(given["published"]), **around).limited(given["limit"])
     else:
         trace = from_run(given["trace"]).limited(given["limit"])
+    trace = trace.shortened(given["steps"]).repeated(given["times"])
     if given["acceptance"] is not None:
         return list(_listed("acceptance", given["acceptance"], checked_share)), trace
     if drafting and None in trace.verdicts:
@@ -210,10 +231,10 @@ def _listed(name: str, text: str, read: Callable[[str], T]) -> list[T]:
 
 
 def _variants(
-    methods: Sequence[str], trace: "Trace", grid: dict[str, list[Any]], given: dict[str, Any]
+    methods: "Sequence[Method]", trace: "Trace", grid: dict[str, list[Any]], given: dict[str, Any]
 ) -> "tuple[Variant, ...]":
-    """base and small once, specreason at each point of the grid; limits that no trajectory of the trace meets."""
-    from sgl_specreason.method.policy import policy_of
+    """Methods of one model once, others at each point of the grid; limits that no trajectory of the trace meets."""
+    from sgl_specreason.method.policy import is_alone, policy_of
     from sgl_specreason.plan.catalog import build_policy
     from sgl_specreason.plan.plan import Variant
     from sgl_specreason.replays.trajectory import ReplayPolicy
@@ -230,11 +251,11 @@ def _variants(
             "stop_loops": False,
         }
     )
-    found = [Variant(method, policy_of(method, policy)) for method in ("base", "small") if method in methods]
-    if "specreason" in methods:
+    found = [Variant(method, policy_of(method, policy)) for method in methods if is_alone(method)]
+    for method in (method for method in methods if not is_alone(method)):
         for share, steps in itertools.product(grid["acceptance"], grid["lookahead"]):
             settings = asdict(policy) | {"lookahead": steps}
-            found.append(Variant("specreason", ReplayPolicy(**settings, acceptance=share)))
+            found.append(Variant(method, ReplayPolicy(**settings, acceptance=share)))
     return tuple(found)
 
 

@@ -2,10 +2,11 @@
 
 import os
 import re
+import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
 ORDER, BY_BUS = "CUDA_DEVICE_ORDER", "PCI_BUS_ID"
 UNIFIED = re.compile(r"\b(GB10|Orin|Thor|Xavier|Tegra)\b")
 """Cards without a memory of their own: NVML has none to tell, they share the machine's."""
@@ -26,12 +27,11 @@ def found() -> list[Gpu]:
 
     What NVML does not tell is taken from torch, and for cards that share it from the machine's memory.
     """
-    import pynvml
-
-    handles = _visible(pynvml, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    nvml = _library()
+    handles = _visible(nvml, os.environ.get("CUDA_VISIBLE_DEVICES"))
     if handles is None:
         return _by_torch()
-    cards = [_card(pynvml, handle) for handle in handles]
+    cards = [_card(nvml, handle) for handle in handles]
     if os.environ.get(ORDER, BY_BUS) != BY_BUS and len({card.name for card in cards}) > 1:
         return _by_torch() or cards  # NVML counts by bus, CUDA as the user wants, and which card is which matters
     return cards
@@ -44,11 +44,41 @@ def order() -> dict[str, str]:
 
 def used_gb() -> list[float]:
     """What is used of each GPU that says it."""
-    import pynvml
-
-    handles = _visible(pynvml, os.environ.get("CUDA_VISIBLE_DEVICES")) or ()
-    memory = [_said(pynvml, "nvmlDeviceGetMemoryInfo", handle) for handle in handles]
+    nvml = _library()
+    if nvml is None:
+        return _used_by_command()
+    handles = _visible(nvml, os.environ.get("CUDA_VISIBLE_DEVICES")) or ()
+    memory = [_said(nvml, "nvmlDeviceGetMemoryInfo", handle) for handle in handles]
     return [item.used / GIB for item in memory if item]
+
+
+def driver() -> str:
+    """The version of NVIDIA's driver; "" where nobody says it."""
+    return _text(_said(_library(), "nvmlSystemGetDriverVersion")) or next(iter(_asked("driver_version")), "")
+
+
+def _library() -> Any:
+    """NVML's bindings; None where they are not installed, which SGLang itself can do without (0.5.16)."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    return pynvml
+
+
+def _used_by_command() -> list[float]:
+    """The same by nvidia-smi, of all cards: it does not heed $CUDA_VISIBLE_DEVICES."""
+    return [int(word) * MIB / GIB for word in _asked("memory.used") if word.isdecimal()]
+
+
+def _asked(field: str) -> list[str]:
+    """What nvidia-smi says of each card; nothing where there is none."""
+    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in done.stdout.splitlines()]
 
 
 def _said(nvml: Any, question: str, *words: Any) -> Any:

@@ -12,21 +12,31 @@ if TYPE_CHECKING:
 
 
 def measured(endpoints: "Mapping[Any, Endpoint]") -> dict[str, Any]:
-    """Of each engine what it says of itself (GB), and its processes' resident size where it runs here; of each GPU what is used.
-
-    Nothing of what cannot be known: servers elsewhere, or behind a router.
-    """
-    found: dict[str, Any] = {}
-    for role, endpoint in endpoints.items():
-        states = endpoint.server_info.get("internal_states") or [{}]
-        said = states[0].get("memory_usage") or {}
-        own = {f"{name}_gb": said.get(key) for name, key in (("weights", "weight"), ("cache", "kvcache"))}
-        own |= {"cache_tokens": endpoint.server_info.get("max_total_num_tokens")}
-        own |= {"resident_gb": _resident_gb(urlsplit(endpoint.base_url).port)}
-        found[str(role)] = {name: value for name, value in own.items() if value is not None}
+    """Of each engine what it holds, and of each GPU what is used. Nothing of what cannot be known."""
+    found: dict[str, Any] = {
+        str(role): held(endpoint.server_info, endpoint.base_url) for role, endpoint in endpoints.items()
+    }
     if cards := used_gb():
         found["gpu_used_gb"] = cards
     return found
+
+
+def held(info: dict[str, Any], url: str) -> dict[str, Any]:
+    """What an engine says of itself (GB), and its processes' resident size where this process has started it.
+
+    Nothing of what it does not say: a server elsewhere, or behind a router. Graphs are a number or, since some version, several.
+    """
+    states = info.get("internal_states") or [{}]
+    said = states[0].get("memory_usage") or {}
+    graphs = said.get("graph")
+    found = {
+        "weights_gb": said.get("weight"),
+        "cache_gb": said.get("kvcache"),
+        "cache_tokens": info.get("max_total_num_tokens"),
+        "graphs_gb": sum(graphs.values()) if isinstance(graphs, dict) else graphs,
+        "resident_gb": _resident_gb(urlsplit(url).port),
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _resident_gb(port: int | None) -> float | None:

@@ -7,7 +7,7 @@ from msgspec import structs
 
 from sgl_specreason.engines import footprint
 from sgl_specreason.errors import UsageError
-from sgl_specreason.method.policy import is_alone
+from sgl_specreason.method.policy import is_alone, plain
 from sgl_specreason.method.trajectory import Texts
 from sgl_specreason.plan import limits
 from sgl_specreason.plan.benches import Row, Rows
@@ -93,7 +93,9 @@ class ReplaySession(Session):
         assert isinstance(plan, ReplayPlan)
         texts = plan.texts(plan.problems[0], chats)
         for role, room in rooms.items():
-            variants = [variant for variant in plan.variants if not is_alone(variant.method) or variant.method == role]
+            variants = [
+                variant for variant in plan.variants if not is_alone(variant.method) or plain(variant.method) == role
+            ]
             vocabulary = chats[role].vocabulary
             rest = max((limits.rest_of(vocabulary, texts, variant, role) for variant in variants), default=0)
             problem = max(plan.trace.problems, key=lambda problem: problem.prompt + problem.most)

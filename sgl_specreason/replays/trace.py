@@ -95,6 +95,15 @@ class Trace:
         """The first `limit` problems of it."""
         return replace(self, problems=self.problems[:limit])
 
+    def shortened(self, steps: int | None) -> "Trace":
+        """The first `steps` steps of each thought, of which the last one now ends it."""
+        return replace(self, problems=tuple(replace(p, steps=p.steps[:steps]) for p in self.problems))
+
+    def repeated(self, times: int) -> "Trace":
+        """Each problem so often, under names of their own, from which their prompts are drawn."""
+        more = (replace(p, id=f"{p.id}#{n}") for n in range(2, times + 1) for p in self.problems)
+        return replace(self, problems=(*self.problems, *more))
+
     def statistics(self) -> dict[str, Any]:
         """What it is like in a few numbers; tokens of steps and thoughts are base's."""
         steps = [step.regenerated for problem in self.problems for step in problem.steps]

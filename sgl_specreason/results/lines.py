@@ -62,6 +62,7 @@ class Request(Data, frozen=True, kw_only=True):
     purpose: str
     start_s: Number
     seconds: Seconds
+    engine_seconds: Seconds | None = None
     prompt_tokens: Count = 0
     cached_tokens: Count = 0
     completion_tokens: Count = 0

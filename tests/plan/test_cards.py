@@ -4,7 +4,9 @@ RECORDED answers were read in public reports, which are named; everything else h
 """
 
 import os
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -311,3 +313,17 @@ def test_a_card_that_sglang_does_not_start_on_is_refused(monkeypatch: pytest.Mon
     result = invoke("eval", "--bench", "demo", "--dry-run")
     assert result.exit_code == 2
     assert result.stderr == "error: Tesla V100-SXM2-32GB: compute capability 7.0, and SGLang needs 7.5\n"
+
+
+def test_without_nvmls_bindings_nvidia_smi_and_torch_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SGLang 0.5.16 needs no bindings: a machine that only has its packages had no cards at all, and an ImportError."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    command = tmp_path / "nvidia-smi"
+    command.write_text('#!/bin/sh\ncase "$1" in *memory.used) printf "2048\\n[N/A]\\n" ;; *) echo 580.65 ;; esac\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert (cards.used_gb(), cards.driver()) == ([2.0], "580.65")
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    assert (cards.used_gb(), cards.driver()) == ([], "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert cards.found() == []

@@ -279,7 +279,8 @@ def attached(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]
 
     fakes = [FakeEngine(says), FakeEngine(says)]
 
-    def run(*words: str | Path) -> Result:
+    def run(*words: str | Path, algorithm: str | None = None) -> Result:
+        fakes[0].info = {"speculative_algorithm": algorithm}
         urls = ["--base-url", fakes[0].url, "--small-url", fakes[1].url]
         return CliRunner().invoke(main, [*urls, *map(str, words)], catch_exceptions=False)
 
@@ -314,6 +315,30 @@ def test_the_table_is_marked_as_a_replay_and_has_a_row_for_each_point(
     drafts = runs[2].summary.drafts
     assert [run.summary.accepted_steps for run in runs[2:]] == [round(0.25 * drafts), round(0.75 * drafts)]
     assert json.loads((runs[2].path / "summary.json").read_text())["throughput_tokens_per_s"] > 0
+
+
+def test_a_base_that_speculates_is_replayed_on_too(attached: Callable[..., Result], tmp_path: Path) -> None:
+    """Each of its two methods once, specreason's at every point; what the server does not do is refused."""
+    words = (*SHORT, "--acceptance", "0.2,0.8", "--method", "base+decode", "--method", "specreason+decode")
+    refused = attached(*words, "--decode", "ngram", "--out", tmp_path)
+    assert (refused.exit_code, "without token-level speculation" in refused.stderr) == (2, True)
+    done = attached(*words, "--decode", "ngram", "--out", tmp_path, algorithm="NGRAM")
+    assert done.exit_code == 0, done.stderr
+    (top,) = tmp_path.iterdir()
+    runs = load_runs(top)
+    assert [run.method for run in runs] == ["base+decode", "specreason+decode", "specreason+decode"]
+    assert {run.summary.n for run in runs} == {3}
+    config = json.loads((runs[0].path / "config.json").read_text())
+    assert config["settings"]["decode"]["algorithm"] == "ngram"
+
+
+def test_thoughts_are_cut_after_some_steps_and_problems_repeated_with_prompts_of_their_own() -> None:
+    plan = planned("--trace", "qwq-32b+r1-1.5b.aime24", "--steps", "3", "--times", "2", "--method", "base")
+    whole = planned("--trace", "qwq-32b+r1-1.5b.aime24", "--method", "base").trace.problems
+    assert [p.steps for p in plan.trace.problems] == [p.steps[:3] for p in [*whole, *whole]]
+    assert len({row.id for row in plan.problems}) == 2 * len(whole)
+    longest = max(p.most for p in plan.trace.problems)
+    assert plan.variants[0].policy.budget_tokens == longest
 
 
 @pytest.mark.parametrize("share", ["0.5", "0.2,0.8"])
@@ -419,7 +444,10 @@ WRONG: dict[str, tuple[list[str], str]] = {
         ["--synthetic", "--acceptance", "1", "--method", "random"],
         "--method random: a replay has base, small",
     ),
-    "decode": (["--synthetic", "--acceptance", "1", "--method", "base+decode"], "--method base+decode: a replay has"),
+    "decode": (["--synthetic", "--acceptance", "1", "--method", "base+decode"], "methods with +decode need a GPU"),
+    "decode for nobody": (["--synthetic", "--acceptance", "1", "--decode", "ngram"], "are for methods with +decode"),
+    "no steps": (["--synthetic", "--acceptance", "1", "--steps", "0"], "--steps"),
+    "not once": (["--synthetic", "--acceptance", "1", "--times", "0"], "--times"),
     "unknown pair": (["--synthetic", "--acceptance", "1", "--pair", "dmo"], "demo"),
     "unknown judge": (["--synthetic", "--acceptance", "1", "--judge", "jury"], "jury"),
     "answer-by": (["--synthetic", "--acceptance", "1", "--answer-by", "me"], "base, small"),
