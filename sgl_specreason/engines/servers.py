@@ -21,6 +21,7 @@ from sgl_specreason.errors import UsageError
 from sgl_specreason.text.steps import Author
 
 INFO_TIMEOUT_S, PROBE_TIMEOUT_S, TOKEN_TIMEOUT_S = 30.0, 5.0, 20.0
+MODELS = "SGLANG_EXTERNAL_MODEL_PACKAGE", "sgl_specreason.engines.models"
 ONE_TOKEN = {"input_ids": [0], "sampling_params": {"max_new_tokens": 1, "temperature": 0}}
 ROLES: tuple[Author, ...] = ("small", "base")
 """In the order of their start on GPUs: what small leaves free, base shares out."""
@@ -114,9 +115,10 @@ def cpu_args(max_total_tokens: int) -> tuple[str, ...]:
 
 
 def cpu_env() -> dict[str, str]:
-    """Half of the cores for each engine: more threads than cores make both many times slower."""
+    """Half of the cores for each engine: more threads than cores make both many times slower. And few models to import."""
     threads = str(max(1, min(4, (os.cpu_count() or 2) // 2)))
-    return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    own = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    return own | ({} if MODELS[0] in os.environ else dict([MODELS]))
 
 
 def attached(role: Author, url: str, api_key: str | None, health: Health) -> Engine:

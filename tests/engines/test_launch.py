@@ -1,6 +1,7 @@
 """How SGLang's server is begun; a stand-in for SGLang says how it was."""
 
 import argparse
+import json
 import os
 import runpy
 import subprocess
@@ -10,9 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from sgl_specreason.engines import launch, route
+from sgl_specreason.engines import launch, route, servers
 from sgl_specreason.engines.launch import KEY_VARIABLE
 from sgl_specreason.engines.servers import EngineSpec
+from sgl_specreason.plan.checkpoints import BUNDLED
 
 SGLANG = """
 import multiprocessing, os, sys
@@ -40,6 +42,24 @@ def test_without_a_gpu_its_processes_are_forked_with_what_is_imported(device: st
         check=True,
     )
     assert done.stdout == f"{begun} --device {device} --api-key=secret\n"
+
+
+def test_the_bundled_models_are_found_without_importing_all_that_sglang_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,200 modules. What a user has named for SGLang is left as it is."""
+    variable, package = servers.MODELS
+    assert servers.cpu_env()[variable] == package
+    wanted = [json.loads(path.read_text())["architectures"][0] for path in BUNDLED.glob("*/config.json")]
+    assert wanted
+    told = (
+        "from sglang.srt.models.registry import ModelRegistry; import sys; "
+        f"print(*[ModelRegistry.resolve_model_cls([name])[1] for name in {wanted}], 'sglang.srt.models.llama4' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", told], env=os.environ | {variable: package}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [*wanted, "False"]
+    monkeypatch.setenv(variable, "mine")
+    assert variable not in servers.cpu_env()
 
 
 KEYS = ["-secret", "--help", "-", "a=b", "--api-key", "with a blank"]
