@@ -130,3 +130,22 @@ def test_the_command_says_what_it_wrote(runs: list[Path], tmp_path: Path) -> Non
     assert "percentiles of 120 trajectories at each point" in text
     done = invoke("load", *runs, "-o", tmp_path / "out.svg", "--table", tmp_path / "no" / "out.md")
     assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
+
+
+def test_replays_are_drawn_since_they_have_seconds(tmp_path: Path) -> None:
+    """They have no answers, which no other figure can do without."""
+    trace = {
+        "origin": "somewhere",
+        "steps": 9,
+        "step_tokens_median": 9,
+        "step_tokens_max": 9,
+        "thinking_tokens_mean": 9,
+        "thinking_tokens_max": 9,
+        "prompt_tokens_mean": 9,
+        "answer_tokens_mean": 9,
+    }
+    replays = [folder(tmp_path, "base", level, replay=True, trace=trace) for level in (1, 8)]
+    done = invoke("load", *replays, "-o", tmp_path / "x.svg", "--table", tmp_path / "x.md")
+    assert done.exit_code == 0, done.stderr
+    assert "nan" not in (tmp_path / "x.md").read_text()
+    assert "a replay has no answers" in invoke("pareto", replays[0], "-o", tmp_path / "x.svg").stderr
