@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -186,15 +186,22 @@ def _text(where: str, item: dict[str, Any], column: str, what: str) -> str:
 
 
 def read_jsonl(path: Path) -> list[tuple[str, Any]]:
+    import jsonlines
+
     rows: list[tuple[str, Any]] = []
     number = 0
+
+    def lines(file: Iterable[str]) -> Iterator[str]:
+        nonlocal number
+        for number, line in enumerate(file, 1):  # noqa: B007
+            yield line
+
     try:
         with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    rows.append((f"{path}:{number}", json.loads(line)))
-    except (json.JSONDecodeError, RecursionError) as error:
-        words = "nested too deep" if isinstance(error, RecursionError) else error
+            for row in jsonlines.Reader(lines(file), loads=json.loads).iter(skip_empty=True):
+                rows.append((f"{path}:{number}", row))
+    except (jsonlines.InvalidLineError, RecursionError) as error:
+        words = "nested too deep" if isinstance(error, RecursionError) else error.args[0]
         raise UsageError(f"{path}:{number}: not a JSON line: {words}") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None
