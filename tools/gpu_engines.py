@@ -19,8 +19,8 @@ from sgl_specreason.engines.keeper import Engine
 from sgl_specreason.engines.servers import EngineSpec, number_given
 from sgl_specreason.errors import UsageError
 from sgl_specreason.plan import checkpoints
+from sgl_specreason.plan.demands import Demand
 from sgl_specreason.plan.fitting import shape_of
-from sgl_specreason.plan.memory import Demand
 from sgl_specreason.plan.options import Options
 from sgl_specreason.plan.plan import Plan
 from sgl_specreason.plan.resolve import resolve
