@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -178,3 +180,36 @@ def test_a_server_does_not_ask_for_itself_through_a_proxy(given: dict[str, str],
     """With HTTP_PROXY alone, SGLang's own first request went there, and the engine died after six silent minutes."""
     assert unproxied(given)["NO_PROXY"] == hosts
     assert unproxied({"no_proxy": given.get("NO_PROXY", "")})["no_proxy"] == hosts
+
+
+@pytest.mark.parametrize(
+    ("statuses", "ready", "asked"),
+    [
+        ({"/ready": 200, "/generate": 200}, True, ["/ready", "/generate"]),
+        ({"/ready": 503, "/health": 200}, False, ["/ready"]),
+        ({"/ready": 200, "/generate": 500, "/health": 503}, False, ["/ready", "/generate", "/health"]),
+        ({"/health": 200}, True, ["/ready", "/health"]),
+    ],
+    ids=["it computes", "it still loads", "it takes requests and does not compute", "it is an older one"],
+)
+def test_an_engine_is_ready_when_a_token_comes_back(statuses: dict[str, int], ready: bool, asked: list[str]) -> None:
+    """SGLang's /health looks for its token once a second: it is only asked where there is no other way."""
+    seen: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.path)
+            self.send_response(statuses.get(self.path, 404))
+            self.end_headers()
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert EngineSpec(role="base", model="m").is_ready(f"http://127.0.0.1:{server.server_port}") is ready
+        server.shutdown()
+    assert seen == asked
