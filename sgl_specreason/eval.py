@@ -11,6 +11,7 @@ import click
 from sgl_specreason import options
 from sgl_specreason.command import Command, carry_out, interruptible, say
 from sgl_specreason.errors import UsageError
+from sgl_specreason.speculation import speculation
 
 if TYPE_CHECKING:
     from sgl_specreason.plan.plan import Plan
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 @options.models("; auto picks by the GPUs found and says why.  [default: auto; demo for --bench demo]")
 @options.replicas
 @options.access
-@options.decode
+@speculation
 @options.preset
 @click.option(
     "--sweep",

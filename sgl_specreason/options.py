@@ -118,17 +118,6 @@ def access_of(given: Mapping[str, Any]) -> "Access":
     )
 
 
-decode = together(
-    click.option(
-        "--decode",
-        metavar="ALGORITHM",
-        help="How base speculates for methods with +decode: standalone (small drafts its tokens; one vocabulary only), ngram, "
-        "or eagle3 (a head, --decode-model).  [default: standalone]",
-    ),
-    click.option("--decode-tokens", type=int, help="Tokens that it guesses at a time.  [default: 5]"),
-    click.option("--decode-model", metavar="MODEL", help="The head of eagle3, or another draft model than small."),
-)
-
 preset = click.option(
     "--preset",
     default="default",

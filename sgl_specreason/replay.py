@@ -14,6 +14,7 @@ from msgspec.structs import asdict
 from sgl_specreason import options
 from sgl_specreason.command import Command, carry_out, interruptible, say
 from sgl_specreason.errors import UsageError
+from sgl_specreason.speculation import speculation
 
 if TYPE_CHECKING:
     from sgl_specreason.method.policy import Method
@@ -103,7 +104,7 @@ def _length(name: str, words: str) -> Callable[[Any], Any]:
     help="Trajectories side by side; above 1, one method after the other.",
 )
 @options.models(".  [default: demo]")
-@options.decode
+@speculation
 @click.option(
     "--dummy",
     is_flag=True,

@@ -15,7 +15,7 @@ from typing import Any
 
 import gpu_figures
 from gpu_engines import Pair, failure, is_up, told
-from gpu_folder import Folder, Result, State
+from gpu_folder import STOPPED, Folder, Result, State
 from gpu_plan import ENOUGH_S, Cell, Serving, allowed_s, deadline, groups
 
 from sgl_specreason.engines import cards
@@ -75,8 +75,8 @@ class Check:
             starts = [self._start(serving).seconds for serving, _ in left]
             needs = [start + sum(c.seconds for c in group) for start, (_, group) in zip(starts, left, strict=True)]
             self._group(*left.pop(0), small, deadline(time.monotonic(), self.end, needs))
-        skipped = [cell for cell in cells if (found := self.folder.result(cell.name)) and found.state == "skipped"]
-        for serving, group in groups(skipped):  # what later groups have left of their time
+        cut = [cell for cell in cells if (found := self.folder.result(cell.name)) and found.lacked_time]
+        for serving, group in groups(cut):  # what later groups have left of their time
             start = self.folder.result(self._start(serving).name)
             if start and start.state == "done" and time.monotonic() + start.seconds + ENOUGH_S < self.end:
                 self._group(serving, group, small, self.end)
@@ -151,9 +151,9 @@ class Check:
         read = gpu_figures.of_judging if cell.kind == "judge" else gpu_figures.of_replay
         begun = top and any(top.glob("**/trajectories.jsonl"))
         figures, trouble = figured(lambda: read(top)) if top and begun else ({}, "")
-        ended = f"stopped after {seconds:.0f} s" if code is None else "" if code == 0 else said(log)
+        ended = f"{STOPPED} after {seconds:.0f} s" if code is None else "" if code == 0 else said(log)
         reason = "; ".join(filter(None, [figures.pop("errors", "") or ended, trouble]))
-        state: State = "partial" if figures.get("finished") else "failed"
+        state: State = "partial" if figures.get("finished") else "skipped" if code is None else "failed"
         figures |= {"cards_gb": cards.used_gb()} if figures else {}
         self._write(cell, state if reason else "done", reason, seconds=seconds, figures=figures)
 

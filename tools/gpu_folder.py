@@ -24,7 +24,8 @@ from sgl_specreason.results.folder import differences, write_json, write_text
 from sgl_specreason.typed import Misfit, typed
 
 State = Literal["done", "partial", "failed", "skipped"]
-CHECK, UNTRIED = "check.json", "not tried yet"
+CHECK = "check.json"
+UNTRIED, STOPPED = "not tried yet", "stopped"
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +36,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     seconds: float = 0.0
     figures: dict[str, Any] = {}
+
+    @property
+    def lacked_time(self) -> bool:
+        """Whether it was not begun, or cut off, because its time was over."""
+        return self.state == "skipped" or (self.state == "partial" and self.reason.startswith(STOPPED))
 
 
 @dataclass(frozen=True, kw_only=True)
