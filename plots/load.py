@@ -184,13 +184,13 @@ def main(runs: tuple[Path, ...], out: Path, force: bool, markdown: Path | None) 
     named(out)
     found = read(runs, force=force, over=OVER, replays=True)
     figure, text = load(found), table(found).markdown()
-    written(figure, out)
     if markdown is not None:
         try:
             markdown.write_text(text, encoding="utf-8")
         except OSError as error:
             raise UsageError(f"--table {markdown}: cannot be written: {error.strerror}") from None
         click.echo(markdown)
+    written(figure, out)
 
 
 if __name__ == "__main__":

@@ -496,23 +496,15 @@ PUBLISHED = {
     "a point in words": "source = 'x'\n[[points]]\nlabel = 'x'\nx = 'fast'\naccuracy = 1\n",
     "a point at infinity": "source = 'x'\n[[points]]\nlabel = 'x'\nx = inf\naccuracy = 1\n",
 }
+SCRIPTS = ("pareto", "knobs", "steps", "judge", "load")
 PLOTS = (
-    {f"{name}: no run": wrong(name, "-o x.svg", "RUN") for name in ("pareto", "knobs", "steps", "judge")}
-    | {
-        f"{name}: no file": wrong(name, "run", "-o", files={"run": run()})
-        for name in ("pareto", "knobs", "steps", "judge")
-    }
-    | {
-        f"{name}: missing run": wrong(name, "no -o x", "no: not a run")
-        for name in ("pareto", "knobs", "steps", "judge")
-    }
-    | {
-        f"{name}: damaged run": wrong(name, "r -o x", ":4", files={"r": run(record={"steps": 3})})
-        for name in ("pareto", "knobs", "steps", "judge")
-    }
+    {f"{name}: no run": wrong(name, "-o x.svg", "RUN") for name in SCRIPTS}
+    | {f"{name}: no file": wrong(name, "run", "-o", files={"run": run()}) for name in SCRIPTS}
+    | {f"{name}: missing run": wrong(name, "no -o x", "no: not a run") for name in SCRIPTS}
+    | {f"{name}: damaged run": wrong(name, "r -o x", ":4", files={"r": run(record={"steps": 3})}) for name in SCRIPTS}
     | {
         f"{name}: nothing ended": wrong(name, "r -o x", "these runs", files={"r": lambda path: run_folder(path, [])})
-        for name in ("pareto", "knobs", "steps", "judge")
+        for name in SCRIPTS
     }
     | {
         f"pareto: -o {out!r}": wrong("pareto", f"run -o '{out}'", "-o", files={"run": run(), "f": "x"})
@@ -538,6 +530,13 @@ PLOTS = (
         "knobs: unknown knob": wrong("knobs", "run -o x --knob speed", "--knob speed", files={"run": run()}),
         "knobs: no knob": wrong("knobs", "run -o x", "no one setting", files={"run": run()}),
         "judge: no judgement": wrong("judge", "run -o x", "no judgement", files={"run": run()}),
+        "load: one concurrency": wrong("load", "run -o x", "all of one concurrency", files={"run": run()}),
+        "load: a table nowhere": wrong(
+            "load",
+            "a b -o x --table no/t.md",
+            "no/t.md",
+            files={"a": run(), "b": run(settings={"concurrency": 8})},
+        ),
         "steps: unknown option": wrong("steps", "run -o x --knob y", "--knob", files={"run": run()}),
     }
 )

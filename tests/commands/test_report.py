@@ -49,7 +49,7 @@ SUMMARY = (
     "accuracy_ci95 pass_at_k pass_at_k_ci95 maj_at_k maj_at_k_ci95 latency_mean_s latency_p50_s latency_p95_s "
     "wall_s most_at_once throughput_problems_per_s steps drafts judged_steps unjudged_drafts accepted_steps "
     "acceptance offloaded_steps_share offloaded_tokens_share thinking_tokens_mean tokens_base tokens_small "
-    "tokens_discarded tokens_dropped tokens_salvaged answer_tokens judge_requests label_mass_mean prompt_tokens "
+    "tokens_discarded tokens_dropped tokens_salvaged answer_tokens judge_requests audits label_mass_mean prompt_tokens "
     "cached_tokens cached_share truncated_share loops no_answer_share retries accept_length_mean grader_timeouts "
     "failed partial conditions"
 )

@@ -1,8 +1,10 @@
 """The figure and the table over concurrency: what they show, what they leave out, what they refuse."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import drawing
+import matplotlib.pyplot as plt
 import pytest
 from command_line import invoke
 from load import OVER, levels, load, table
@@ -12,6 +14,13 @@ from run_folders import record, run_folder
 
 from sgl_specreason.errors import UsageError
 from sgl_specreason.results.summary import Run
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """Figures that are looked at here are nobody's afterwards."""
+    yield
+    plt.close("all")
 
 
 def folder(top: Path, method: str, concurrency: int, count: int = 120, **changes: object) -> Path:

@@ -85,7 +85,7 @@ def test_without_a_thought_there_is_one_request_and_small_is_not_asked() -> None
 
 
 WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
-    "setting": (QUESTION, {"threshhold": 5}, "no setting named 'threshhold'; did you mean threshold?"),
+    "setting": (QUESTION, {"threshhold": 5}, "no setting named 'threshhold'; did you mean threshold or"),
     "threshold": (QUESTION, {"threshold": 11}, "threshold"),
     "type": (QUESTION, {"budget_tokens": "many"}, "budget_tokens"),
     "method": (QUESTION, {"method": "specreson"}, "did you mean specreason?"),
