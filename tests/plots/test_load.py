@@ -133,7 +133,7 @@ def test_other_figures_still_refuse_other_concurrencies(runs: list[Path], tmp_pa
 def test_the_command_says_what_it_wrote(runs: list[Path], tmp_path: Path) -> None:
     assert "--table" in invoke("load", "--help").stdout
     done = invoke("load", *runs, "-o", tmp_path / "out.svg", "--table", tmp_path / "out.md")
-    assert done.stdout.split() == [str(tmp_path / name) for name in ("out.svg", "out.png", "out.md")]
+    assert done.stdout.split() == [str(tmp_path / name) for name in ("out.md", "out.svg", "out.png")]
     text = (tmp_path / "out.md").read_text()
     assert "p99 s" in text.splitlines()[0]
     assert "percentiles of 120 trajectories at each point" in text
