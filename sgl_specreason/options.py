@@ -154,8 +154,8 @@ POLICY: dict[str, tuple[Any, str | None, str]] = {
     "audit": (
         float,
         None,
-        "The share of drafts that base judges all the same, for the record only, where such a gate decides unasked; more "
-        "than 0.  [default: 0.05]",
+        "The share of drafts that base judges all the same, for the record only, where such a gate decides unasked; at "
+        "least 0.01.  [default: 0.05]",
     ),
     "gate_p": (float, None, "The probability of --gate random, 0-1.  [default: none]"),
     "match_acceptance": (

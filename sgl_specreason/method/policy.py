@@ -45,7 +45,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gate_threshold: Number | None = None
     certain_perplexity: Annotated[float, Meta(gt=1, le=1000)] = 1.05
     hesitations: Count = 3
-    audit: Annotated[float, Meta(gt=0, le=1)] = 0.05
+    audit: Annotated[float, Meta(ge=0.01, le=1)] = 0.05
     judge: Judge = "score"
     judge_record: bool = True
     threshold: Number = 7.0

@@ -17,7 +17,7 @@ from sgl_specreason.results.lines import Finished
 from sgl_specreason.results.records import record_of
 from sgl_specreason.text.steps import Step
 
-NEVER_AUDIT = 1e-9
+NEVER_AUDIT = 0.01  # the least; none of these few steps is drawn
 
 
 def purposes(t: Any) -> list[str]:

@@ -315,7 +315,7 @@ def test_never_is_base_step_by_step(fake_engine: Start) -> None:
 
 def test_what_small_is_sure_of_is_kept_unasked(fake_engine: Start) -> None:
     pair = Pair(fake_engine, ["Sure.\n\n", "No#####.\n\n", "End.</think>"], [1], ["Mine.\n\n", "A"])
-    t = pair.run(gate="confident", gate_threshold=0.5, audit=1e-9)
+    t = pair.run(gate="confident", gate_threshold=0.5, audit=0.01)
     assert [kept.by for kept in t.kept] == ["small", "base", "small"]
     record = t.record()
     assert (record["drafts"], record["judged"], record["accepted"]) == (3, 1, 2)
@@ -676,6 +676,6 @@ def test_a_confident_draft_is_not_thrown_away_for_want_of_a_judgement(fake_engin
     pair.small.script = lambda prompt, payload: (
         "Sure.</think>" if payload["sampling_params"]["sampling_seed"] == own else "#.</think>"
     )
-    t = pair.run(gate="confident", gate_threshold=0.55, drafts=2, temperature=0.6, audit=1e-9)
+    t = pair.run(gate="confident", gate_threshold=0.55, drafts=2, temperature=0.6, audit=0.01)
     assert thought(t) == "Sure.</think>"
     assert t.kept[0].judgement is None
