@@ -1,10 +1,10 @@
 """Owns the options that say how base speculates for methods with +decode. Knows no command."""
 
-from typing import Any
-
 import click
 
-OPTIONS = (
+from sgl_specreason.options import together
+
+speculation = together(
     click.option(
         "--decode",
         metavar="ALGORITHM",
@@ -14,10 +14,3 @@ OPTIONS = (
     click.option("--decode-tokens", type=int, help="Tokens that it guesses at a time.  [default: 5]"),
     click.option("--decode-model", metavar="MODEL", help="The head of eagle3, or another draft model than small."),
 )
-
-
-def speculation(command: Any) -> Any:
-    """The options, as a decorator."""
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command

@@ -62,6 +62,11 @@ def cut_at(text: str, stop: str | list[str]) -> str:
     return text[: min(ends, default=len(text))]
 
 
+def heard(text: str, stop: str | list[str]) -> str:
+    """What is certain to stay of a text that is still growing: nothing after a stop, and no half character."""
+    return cut_at(text, stop).rstrip(HALF)
+
+
 def logprob_of(entry: Sequence[Any]) -> float:
     """Of a token in SGLang's answer: its log-probability comes first."""
     return IMPOSSIBLE if entry[0] is None else min(max(float(entry[0]), IMPOSSIBLE), 0.0)

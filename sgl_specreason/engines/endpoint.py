@@ -20,16 +20,7 @@ from sglang.lang.ir import SglSamplingParams
 
 from sgl_specreason.engines.aborts import Aborts
 from sgl_specreason.engines.account import Aborted
-from sgl_specreason.engines.answers import (
-    CONTEXT_FULL,
-    HALF,
-    account_of,
-    cut_at,
-    likelihoods,
-    logprob_of,
-    tokens_of,
-    written,
-)
+from sgl_specreason.engines.answers import CONTEXT_FULL, account_of, heard, likelihoods, logprob_of, tokens_of, written
 from sgl_specreason.engines.control import Control
 from sgl_specreason.engines.flushing import flushed
 from sgl_specreason.engines.keys import without_keys
@@ -282,7 +273,7 @@ class Endpoint(RuntimeEndpoint):  # type: ignore[misc]  # sglang ships no types
         data["stream"] = True
         stop = data["sampling_params"].get("stop", [])
         incremental = bool(self.server_info.get("incremental_streaming_output"))
-        return Streamed(lambda text: hear(cut_at(text, stop).rstrip(HALF)), incremental=incremental)
+        return Streamed(lambda text: hear(heard(text, stop)), incremental=incremental)
 
     def _sent(
         self, data: dict[str, Any], key: str | None, streamed: Streamed | None, control: Control | None

@@ -208,9 +208,8 @@ class _Work:
             views={name: replace(view, calls=[]) for name, view in session.views.items()},
             hear=hear,
             begin=begin,
-            turn=zlib.crc32(
-                problem.id.encode("utf-8", "surrogatepass")
-            ),  # or the last of many judges is first of long ones only
+            # or the last of many judges would be first of long solutions only
+            turn=zlib.crc32(problem.id.encode("utf-8", "surrogatepass")),
             engines={role: session.endpoints[role] for role in openings},
         )
         run(trajectory, solution, {role: opening.contents for role, opening in openings.items()})

@@ -243,8 +243,8 @@ def build_policy(*layers: dict[str, Any]) -> Policy:
     """A policy from settings of which the later ones win. Raises UsageError for unknown names and bad values.
 
     A layer that asks for another judge, or for a rule with another range, without saying more, gets the rule and the
-    threshold that go with it and not those of an earlier layer; one that asks for several drafts, or for a gate that needs no
-    judge to run beside, gets no lookahead.
+    threshold that go with it and not those of an earlier layer; one that asks for several drafts, or for a gate with no judge
+    to run beside, gets no lookahead.
     """
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -278,10 +278,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
         raise UsageError(f"{path}: cannot be read: it is nested too deep") from None
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # TOMLDecodeError is one, and so are bytes that are no text and NUL in a path
+    except (OSError, ValueError) as error:  # as are bad TOML, bytes that are no text and NUL in a path
         raise UsageError(f"{path}: cannot be read: {error}") from None
     table = {"name": path.stem, **table}
     named = table["name"]

@@ -183,8 +183,12 @@ def about(run: Run, drafts: Drafts) -> Iterator[str]:
     right = _right(drafts)
     words = "" if math.isnan(right) else f", {_percent(right)} % of them right"
     settings = f"judge {policy.judge}, rule {policy.score_rule}, threshold {policy.threshold:g}"
+    if policy.goes_by_signal:
+        settings = f"gate {policy.gate} at {policy.level:g}, {settings}"
     attempts = counted(len(run.outcomes), "trajectory", "trajectories")
-    yield f"{run.method}, {settings}: {counted(len(drafts), 'judged draft')} of {attempts}{words}."
+    unasked = int(np.isnan([drafts["digits"][:, 0], drafts["p_yes"], drafts["logprob_mean"]]).all(axis=0).sum())
+    rest = f" and {counted(unasked, 'draft')} that base was not asked about" if unasked else ""
+    yield f"{run.method}, {settings}: {counted(len(drafts) - unasked, 'judged draft')}{rest} of {attempts}{words}."
     yield ""
     mass = _known_of(drafts["label_mass"])
     if len(mass):

@@ -104,6 +104,15 @@ def test_small_s_own_signals_are_calibrated_also_where_base_was_not_asked(tmp_pa
     assert math.isnan(drafts["self_right"][0])
 
 
+def test_drafts_that_base_was_not_asked_about_are_no_judged_ones(tmp_path: Path) -> None:
+    judged = step(accepted=True, agrees=True, confidence=0.99, p_yes=0.9)
+    steps = [judged, step(accepted=True, confidence=0.98), step(accepted=True, confidence=0.97)]
+    folder = gated(tmp_path / "run", *[steps] * 8, gate="confident", gate_threshold=0.95)
+    text = invoke("report", "--calibrate", "--verbose", folder).stdout
+    assert "gate confident at 0.95, judge score" in text
+    assert "8 judged drafts and 16 drafts that base was not asked about of 8 trajectories" in text
+
+
 @pytest.mark.parametrize(
     ("gate", "levels", "strictest"),
     [("self", (0.7, 0.99), 0.99), ("entropy", (0.5, 2.0), 0.5), ("confident", (0.8, 0.9), 0.9)],
