@@ -758,4 +758,6 @@ def test_real_replays_on_scripted_engines_of_which_one_speculates(
     assert [row["accept_length"] for row in found["published-1"].figures["rows"]] == [None] * 3
     assert found["judge-500"].figures["judgements"] > 5
     text = report(tmp_path)[1]
-    assert re.search(r"\| published +\| +base\+decode \(ngram\) \| +4 \| 4 ", text)
+    assert re.search(
+        r"\| published +\| +base\+decode \(ngram\) \| +4(?: \([1-3]\))? +\| 4 ", text
+    )  # as many as the machine let run
