@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from sgl_specreason.errors import EngineGone, Interrupted, SpecReasonError, UsageError, WriteError
+from sgl_specreason.errors import ClientGone, EngineGone, Interrupted, SpecReasonError, UsageError, WriteError
 from sgl_specreason.run.interruption import Interruption
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def interruptible(verb: str) -> Iterator[Interruption]:
         fail(f"interrupted; {_how_to_go_on(verb, error)}", error.code)
     except KeyboardInterrupt:
         fail("interrupted before anything was run", interruption.code)
-    except (EngineGone, WriteError) as error:
+    except (ClientGone, EngineGone, WriteError) as error:
         fail(f"{error}; {_how_to_go_on(verb, error)}" if error.folder else str(error), 1)
 
 

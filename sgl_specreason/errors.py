@@ -8,6 +8,7 @@ SpecReasonError
 │       ├── Cancelled    nobody waits for its trajectory any more
 │       ├── ContextFull  what it holds or asks for does not fit the engine's context or cache
 │       └── Aborted   it was ended on purpose (engines/account.py: it holds what the request had cost)
+├── ClientGone        a client process of the run ended by itself; ends the run, what was finished is saved
 ├── RecordError       a run folder cannot be used as asked (a UsageError)
 ├── WriteError        a run folder cannot be written any more: the disk is full
 └── Interrupted       Ctrl-C or SIGTERM; what was finished is saved
@@ -46,6 +47,10 @@ class ContextFull(RequestError):
 
 class Cancelled(RequestError):
     """The trajectory was ended from outside; the message says why."""
+
+
+class ClientGone(SpecReasonError):
+    """One of the processes among which a run's trajectories are shared out ended by itself."""
 
 
 class RecordError(UsageError):

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     help="Trajectories side by side; latencies compare only at the same one. auto: measured on these engines first, as "
     f"many as still add throughput and fit their caches.  [{options.OF_BENCH}: demo 1, others 16]",
 )
+@options.clients
 @options.runs
 @click.option(
     "--gpus",

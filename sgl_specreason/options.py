@@ -63,6 +63,15 @@ replicas = together(
     click.option("--small-replicas", type=int, default=1, show_default=True, metavar="N", help="The same for small."),
 )
 
+clients = click.option(
+    "--clients",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Share the trajectories out among so many processes of this client: one keeps up with about 256 side by side.",
+)
+
 
 def reach(retry_for: int) -> Declaration:
     """The engines' key, and for how long they are waited for: `retry_for` seconds by default where one cannot be reached."""

@@ -103,6 +103,7 @@ def _length(name: str, words: str) -> Callable[[Any], Any]:
     metavar="N",
     help="Trajectories side by side; above 1, one method after the other.",
 )
+@options.clients
 @options.models(".  [default: demo]")
 @speculation
 @click.option(
@@ -175,6 +176,7 @@ def resolved(given: dict[str, Any]) -> "ReplayPlan":
             prompts=given["prompts"],
             seed=given["seed"],
             concurrency=given["concurrency"],
+            clients=given["clients"],
             policy={},
             **models,
             **{name: given[name] for name in ("decode", "decode_tokens", "decode_model")},

@@ -229,7 +229,14 @@ def _described(pair: Pair, every: Sequence[Cell], folder: Folder, again: Sequenc
 
 
 def _again() -> str:
-    return shlex.join([sys.executable, *sys.argv])
+    """The same command, for all that is not done: what was to be made anew is not done, either."""
+    words, kept = iter(sys.argv), []
+    for word in words:
+        if word == "--again":
+            next(words)
+        elif not word.startswith("--again="):
+            kept.append(word)
+    return shlex.join([sys.executable, *kept])
 
 
 def _interrupted(*_: object) -> NoReturn:

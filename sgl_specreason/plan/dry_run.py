@@ -59,6 +59,9 @@ def _run(plan: Plan) -> list[str]:
         f"{problems} of {rows} problems, from {plan.rows.origin}; {plan.samples} of each, concurrency {plan.concurrency}, "
         f"seed {plan.seed}",
     ]
+    if plan.clients > 1:
+        lines.append(f"clients: {plan.clients} processes")
+    lines += limits.of_one_client(plan)
     if plan.several:
         lines.append("replicas: " + ", ".join(f"{count} of {role}" for role, count in plan.replicas.items()))
     for method in dict.fromkeys(variant.method for variant in plan.variants):

@@ -14,7 +14,7 @@ from sgl_specreason.method.trajectory import Texts
 from sgl_specreason.plan.checkpoints import config_file, files_gb, shape
 from sgl_specreason.plan.fitting import CPU_GB
 from sgl_specreason.plan.memory import STATES
-from sgl_specreason.plan.plan import Plan, Variant
+from sgl_specreason.plan.plan import MOST, Plan, Variant
 from sgl_specreason.plan.shapes import Shape
 from sgl_specreason.text.chat import ChatFormat
 from sgl_specreason.text.steps import BLANK_LINE, Author
@@ -118,6 +118,14 @@ def crowding(plan: Plan, tokens: dict[Author, int]) -> list[str]:
         f"--concurrency {plan.concurrency}: the caches have room for {room_for} at the budget; of more some wait, or "
         f"lose what was computed of them and pay for it again. Give --concurrency {most}, a smaller budget, or more cache"
     ]
+
+
+def of_one_client(plan: Plan) -> list[str]:
+    """What is to be said of more trajectories side by side than the client processes may keep up with."""
+    enough = -(-min(plan.workers, plan.expected) // MOST)
+    if plan.clients >= enough:
+        return []
+    return [f"--concurrency {plan.concurrency}: one client process keeps up with about {MOST}; give --clients {enough}"]
 
 
 def cut_short(plan: Plan) -> list[str]:

@@ -31,6 +31,7 @@ class Options:
     limit: int | None = None
     seed: int = 0
     concurrency: int | str | None = None
+    clients: int = 1
     decode: str | None = None
     decode_tokens: int | None = None
     decode_model: str | None = None

@@ -33,7 +33,8 @@ ATTACHED = "attached"
 """The pair of running servers, which name their models themselves."""
 LONGEST_PART, MOST_TOLD = 48, 48
 MOST = 256
-"""As many trajectories are ever tried side by side where `--concurrency auto` measures."""
+"""As many trajectories are ever tried side by side where `--concurrency auto` measures: with so many one client process keeps up
+(eval/results/speed.md)."""
 
 
 class Variant(NamedTuple):
@@ -52,7 +53,8 @@ class Variant(NamedTuple):
 class Plan:
     """A run, resolved: its problems, models, variants and prompts. `specs` is empty where running servers are used.
 
-    `concurrency` is "auto" until it has been measured on the engines, `replicas` is how many of each there are. `why` says why
+    `concurrency` is "auto" until it has been measured on the engines, `clients` is among how many processes that many
+    trajectories are shared out, `replicas` is how many of each engine there are. `why` says why
     this pair was chosen where nobody named one; `elsewhere` that the GPUs are not this machine's. `day` is what chat templates
     are told, `tokenizers` where running servers' are looked for, the first one that is to be had. `changed` are the settings of
     a variant that were asked for and are not the preset's.
@@ -73,6 +75,7 @@ class Plan:
     concurrency: int | Literal["auto"]
     trust_remote_code: bool
     hardware: str
+    clients: int = 1
     decode: Decode | None = None
     think_tags: tuple[str, str] = ("<think>", "</think>")
     why: str = ""

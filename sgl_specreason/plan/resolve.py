@@ -19,11 +19,11 @@ from sgl_specreason.plan.catalog import Bench, Sweep
 from sgl_specreason.plan.gpus import is_amd
 from sgl_specreason.plan.options import Options
 from sgl_specreason.plan.pairs import Choice, check_prefixes, engines_for
-from sgl_specreason.plan.plan import Plan, Variant
+from sgl_specreason.plan.plan import MOST, Plan, Variant
 from sgl_specreason.text.prompts import PLACEHOLDERS, load_prompts
 from sgl_specreason.typed import nearest
 
-MOST_WORKERS = 4096
+MOST_WORKERS, MOST_CLIENTS = 4096, 64
 
 
 def resolve(options: Options) -> Plan:
@@ -64,6 +64,7 @@ def resolve(options: Options) -> Plan:
         limit=options.limit,
         seed=options.seed,
         concurrency=concurrency,
+        clients=_clients(options.clients, concurrency),
         trust_remote_code=pair.trust_remote_code,
         hardware=choice.hardware,
         decode=decode,
@@ -191,6 +192,16 @@ def _concurrency(value: int | str | None, default: int) -> int | Literal["auto"]
     if level > MOST_WORKERS:
         raise UsageError(f"--concurrency {level}: must be at most {MOST_WORKERS}")
     return level
+
+
+def _clients(count: int, concurrency: int | Literal["auto"]) -> int:
+    if not 1 <= count <= MOST_CLIENTS:
+        raise UsageError(f"--clients {count}: must be from 1 to {MOST_CLIENTS}")
+    if concurrency == "auto" and count > 1:
+        raise UsageError(f"--clients {count}: --concurrency auto tries up to {MOST}, with which one client keeps up")
+    if concurrency != "auto" and count > concurrency:
+        raise UsageError(f"--clients {count}: more than run side by side (--concurrency {concurrency})")
+    return count
 
 
 def _positive(name: str, value: int | None, default: int) -> int:

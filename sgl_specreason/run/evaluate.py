@@ -18,12 +18,11 @@ from sgl_specreason.results.folder import RunFolder, held
 from sgl_specreason.results.origin import Origin
 from sgl_specreason.results.summaries import written
 from sgl_specreason.results.summary import Run
-from sgl_specreason.run import serving
+from sgl_specreason.run import clients, serving
 from sgl_specreason.run.folders import folders_to_go_on_with, new_folders, settled
 from sgl_specreason.run.interruption import Interruption, naming_the_folder
 from sgl_specreason.run.serving import Access, Chats, Engines, Starts
 from sgl_specreason.run.session import Say, Session
-from sgl_specreason.text.chat import load_chats
 from sgl_specreason.text.steps import Author
 
 if TYPE_CHECKING:
@@ -65,11 +64,19 @@ def run(
             return top, written(top, {run.path: run.outcomes for run in runs.values()})
         chats = chats or checks()
         for words in filter(
-            None, [plan.why, *limits.crowding(plan, limits.caches(plan.specs)), *limits.cut_short(plan)]
+            None,
+            [
+                plan.why,
+                *limits.crowding(plan, limits.caches(plan.specs)),
+                *limits.cut_short(plan),
+                *limits.of_one_client(plan),
+            ],
         ):
             say(words)
         begin = partial(kind, chats=chats, say=say, keep_cache=access.keeps_cache)
         importing = serving.importing()
+        if plan.clients > 1:
+            clients.importing()
         engines = attached or whole.enter_context(starts.for_the_run())
         for speculating, variants in stages.items():
             with starts.for_a_stage(engines, speculating=speculating) as base:
@@ -82,7 +89,8 @@ def run(
                     if plan.concurrency == "auto":
                         session = session.with_measured_concurrency()
                         plan, rates = session.plan, session.rates
-                    session.run(runs, interruption)
+                    with clients.sharing(session, engines | base, access, connections) as session:
+                        session.run(runs, interruption)
         return top, written(top, {run.path: run.outcomes for run in runs.values()})
 
 
@@ -97,7 +105,7 @@ def checked(plan: Plan, attached: Engines, say: Say, kind: type[Session] = Sessi
 
     What fits badly is said.
     """
-    chats = load_chats(plan.tokenizer_places, plan.think_tags, trust_remote_code=plan.trust_remote_code, day=plan.day)
+    chats = serving.chats_of(plan)
     _check(plan, chats, attached, kind, say)
     return chats
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sgl_specreason.errors import EngineGone, Interrupted, WriteError
+from sgl_specreason.errors import ClientGone, EngineGone, Interrupted, WriteError
 
 NOTICE = b"\ninterrupted: saving what is finished and ending the engines (once more leaves at once)\n"
 
@@ -61,6 +61,6 @@ def naming_the_folder(top: Path, interruption: Interruption) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise Interrupted(top, interruption.code) from None
-    except (EngineGone, WriteError) as error:
+    except (ClientGone, EngineGone, WriteError) as error:
         error.folder = top
         raise

@@ -17,7 +17,7 @@ from sgl_specreason.engines.servers import ROLES, EngineSpec
 from sgl_specreason.engines.transport import Health
 from sgl_specreason.errors import UsageError
 from sgl_specreason.plan.plan import Plan
-from sgl_specreason.text.chat import ChatFormat
+from sgl_specreason.text.chat import ChatFormat, load_chats
 from sgl_specreason.text.steps import Author
 
 if TYPE_CHECKING:
@@ -96,6 +96,11 @@ class Starts:
 
     def _keyed(self, spec: EngineSpec) -> EngineSpec:
         return replace(spec, api_key=self.access.api_key or spec.api_key)
+
+
+def chats_of(plan: Plan) -> Chats:
+    """The chat formats of the plan's models, by role."""
+    return load_chats(plan.tokenizer_places, plan.think_tags, trust_remote_code=plan.trust_remote_code, day=plan.day)
 
 
 def importing() -> threading.Thread:

@@ -53,7 +53,8 @@ class Session:
     """Variants of a plan with their engines up, and what is done with them.
 
     Its trajectories have a part of the engines' caches for themselves (`namespace`): nothing that was computed before is of use
-    to them, also where the cache is not emptied, since others use the same server (`keep_cache`).
+    to them, also where the cache is not emptied, since others use the same server (`keep_cache`). `attempts` makes a trajectory's
+    record elsewhere (`clients.py`).
     """
 
     plan: Plan
@@ -65,6 +66,7 @@ class Session:
     keep_cache: bool = False
     namespace: str = field(default_factory=lambda: secrets.token_hex(8))
     told: set[str] = field(default_factory=set)
+    attempts: Callable[..., Record] | None = None
 
     check = staticmethod(limits.check)
 
@@ -159,10 +161,11 @@ class Session:
 
     def _finished(self, runs: dict[Variant, RunFolder], halt: threading.Event) -> Iterator[tuple[Variant, Record]]:
         """Every missing trajectory's record as it ends, until there is a halt."""
+        attempt = self.attempts or self.attempt
         for group, numbers in self.rounds():
             if not halt.is_set():
                 tasks = self._missing(group, numbers, runs)
-                yield from run_all(tasks, lambda task: (task[0], self._attempt(*task)), self.plan.workers, halt)
+                yield from run_all(tasks, lambda task: (task[0], attempt(*task)), self.plan.workers, halt)
 
     def rounds(self) -> Iterator[tuple[Sequence[Variant], range]]:
         """The work in groups, of which one begins when the last has ended: which variants, and which tasks of each.
@@ -187,7 +190,7 @@ class Session:
             row, sample = self.plan.problems[number // self.plan.samples], number % self.plan.samples
             yield from ((variant, row, sample) for variant in group if (row.id, sample) not in runs[variant].done)
 
-    def _attempt(self, variant: Variant, row: Row, sample: int) -> Record:
+    def attempt(self, variant: Variant, row: Row, sample: int) -> Record:
         """One trajectory's record; a failed request makes a record with its error instead of an exception."""
         trajectory = self.plan.trajectory(variant, row, sample, self.chats)
         trajectory.cache_key += f" {self.namespace}"
@@ -271,6 +274,7 @@ class Session:
             "expected": self.plan.expected,
             "day": self.plan.day.isoformat(),
             "commit": commit(),
+            "clients": self.plan.clients,
             "cache": "kept" if self.keep_cache else "emptied",
             "placement": self.plan.placement.record() if self.plan.placement else None,
             "server_info": {role: endpoint.server_info for role, endpoint in self.endpoints.items()},

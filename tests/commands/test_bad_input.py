@@ -160,6 +160,13 @@ OPTIONS = {
     "limit in words": wrong("eval", "--bench demo --limit many", "--limit"),
     "seed in words": wrong("eval", "--bench demo --seed lucky", "--seed"),
     "no concurrency": wrong("eval", "--bench demo --concurrency 0", "--concurrency 0"),
+    "no client": wrong("eval", "--bench demo --clients 0", "--clients 0", "from 1 to 64"),
+    "too many clients": wrong("eval", "--bench demo --clients 65", "--clients 65", "from 1 to 64"),
+    "more clients than trajectories": wrong("eval", "--bench demo --concurrency 2 --clients 3", "--clients 3", "2"),
+    "clients of a bench with one at a time": wrong(
+        "eval", "--bench demo --clients 2", "--clients 2", "--concurrency 1"
+    ),
+    "clients, measured": wrong("eval", "--bench demo --concurrency auto --clients 2", "--clients 2", "auto"),
     "concurrency in words": wrong("eval", "--bench demo --concurrency many", "neither a whole number nor auto"),
     "a million at once": wrong("eval", "--bench demo --concurrency 1000000", "at most"),
     "no request timeout": wrong("eval", "--bench demo --request-timeout 0", "--request-timeout"),

@@ -137,6 +137,17 @@ def test_replicas_are_chosen_and_planned_for_on_the_same_cards() -> None:
     )
 
 
+def test_more_at_once_than_the_clients_keep_up_with_gets_a_word() -> None:
+    many = ("--gpus", "8x80", "--concurrency", "600")
+    words = "--concurrency 600: one client process keeps up with about 256; give --clients 3"
+    assert words in planned(*many, "--samples", "4")
+    assert words in planned(*many, "--samples", "4", "--clients", "2")
+    enough = planned(*many, "--samples", "4", "--clients", "3")
+    assert "one client" not in enough
+    assert "clients: 3 processes" in enough
+    assert "client" not in planned(*many, "--limit", "200")
+
+
 def test_more_at_once_than_the_caches_hold_gets_a_word() -> None:
     card = ("--gpus", "1x24")
     text = planned(*card, "--concurrency", "16")

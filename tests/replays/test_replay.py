@@ -458,6 +458,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
         "--dummy is for engines that are started here",
     ),
     "no problems": (["--synthetic", "--acceptance", "1", "--limit", "0"], "--limit"),
+    "clients, one at a time": (["--synthetic", "--acceptance", "1", "--clients", "2"], "--clients 2"),
     "no concurrency": (["--synthetic", "--acceptance", "1", "--concurrency", "0"], "--concurrency"),
     "too long": (["--synthetic", "--acceptance", "1", "--thinking-tokens", "99999"], "on small, which holds"),
     "missing replay": (["--synthetic", "--acceptance", "1", "--resume", "nowhere"], "nowhere: no such run folder"),

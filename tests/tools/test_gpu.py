@@ -657,6 +657,9 @@ def test_the_same_command_goes_on_and_one_cell_is_made_anew(
     stage.bad = {"synthetic-4": KeyboardInterrupt}
     assert called(monkeypatch, "--rehearse") == 130
     assert f"go on with\n  {sys.executable} gpu.py --rehearse\n" in capsys.readouterr().err
+    anew = ["--again", "synthetic-4", "--again=judge-500"]
+    assert called(monkeypatch, "--rehearse", *anew, "--minutes", "9") == 130
+    assert f"go on with\n  {sys.executable} gpu.py --rehearse --minutes 9\n" in capsys.readouterr().err
     stage.bad = {}
     assert called(monkeypatch, "--rehearse", "--minutes", "9") == 0
     shown = capsys.readouterr()
