@@ -1,6 +1,6 @@
 """Owns the comparison of the gates: the judge and those that skip it, each beside a coin that keeps as many drafts.
 
-Example: python tools/gates.py --out runs/gates -o gates.md -- --bench demo --concurrency 8
+Example: python tools/gates.py --out runs/gates -o gates.md --coins-at-once 8 -- --bench demo
 
 Two sweeps of `eval`, with whatever stands after `--` for it: the gates (eval/sweeps/gates.toml, or --sweep), and the coins, with
 the probabilities that the gates' acceptances ask for. What has ended there already is not run again. Prints a Markdown table.
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from options import Parser
+from options import Parser, at_least
 
 from sgl_specreason.errors import SpecReasonError
 from sgl_specreason.results.conditions import notes
@@ -34,12 +34,19 @@ def main() -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/gates"), help="folder of the two sweeps (runs/gates)")
     parser.add_argument("--sweep", default="gates", help="name or file of the sweep of gates (gates)")
+    parser.add_argument(
+        "--coins-at-once",
+        type=at_least(1),
+        metavar="N",
+        help="coins side by side, whose seconds do not count (as the gates)",
+    )
     parser.add_argument("-o", dest="file", type=Path, help="write the table there, too")
     parser.add_argument("eval", nargs="*", metavar="-- EVAL_OPTION", help="options of eval, after --")
     options = parser.parse_args()
     try:
         gates = swept(options.out / "gates", options.sweep, options.eval)
-        text = table(gates, swept(options.out / "coins", coins(gates, options.out), options.eval))
+        words = [*options.eval, "--concurrency", str(options.coins_at_once)] if options.coins_at_once else options.eval
+        text = table(gates, swept(options.out / "coins", coins(gates, options.out), words))
     except (SpecReasonError, OSError) as error:
         parser.error(str(error))
     print(text, end="")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import gates
+import pytest
 from run_folders import record, run_folder, settings
 
 from sgl_specreason.results.summary import Run, load_runs
@@ -64,3 +65,23 @@ def test_the_coins_are_those_that_the_gates_ask_for(tmp_path: Path) -> None:
     sweep = tomllib.loads(Path(gates.coins(chosen, tmp_path)).read_text())
     assert sweep["methods"] == ["random"]
     assert sweep["grid"] == {"gate_p": [0.5]}
+
+
+def test_only_the_coins_may_run_more_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their seconds do not count; of whoever is timed, none runs beside another that was not asked for."""
+    chosen, flipped = runs(tmp_path / "runs")
+    asked: list[list[str]] = []
+
+    def swept(folder: Path, sweep: str, words: list[str]) -> list[Run]:
+        asked.append([folder.name, *words])
+        return chosen if folder.name == "gates" else flipped
+
+    monkeypatch.setattr(gates, "swept", swept)
+    monkeypatch.setattr(
+        "sys.argv", ["gates.py", "--out", str(tmp_path), "--coins-at-once", "8", "--", "--bench", "demo"]
+    )
+    assert gates.main() == 0
+    assert asked == [["gates", "--bench", "demo"], ["coins", "--bench", "demo", "--concurrency", "8"]]
+    assert capsys.readouterr().out == gates.table(chosen, flipped)
