@@ -110,6 +110,7 @@ class Bed:
     proxies: dict[str, Proxy]
     ports: dict[str, str]
     limit: int
+    clients: int
     count: Count
     say: Say
     random: random.Random
@@ -152,7 +153,8 @@ class Run:
 
     def launch(self, *, patience_s: float = PATIENCE_S, jumping: bool = False) -> subprocess.Popen[bytes]:
         """Starts the command, or goes on with what is there of it; `jumping` under a clock that can be made to jump."""
-        words = ["--bench", "demo", "--limit", str(self.bed.limit), "--concurrency", "4", "--out", str(self.out)]
+        words = ["--bench", "demo", "--limit", str(self.bed.limit), "--out", str(self.out)]
+        words += ["--concurrency", "4", "--clients", str(self.bed.clients)]
         for method in METHODS:
             words += ["--method", method]
         if self.own:
@@ -475,6 +477,7 @@ def main() -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=at_least(1), default=60, help="how many, of all kinds together (default: 60)")
     parser.add_argument("--limit", type=at_least(1), default=24, help="problems of each run (default: 24)")
+    parser.add_argument("--clients", type=at_least(1), default=1, help="processes of each run (default: 1)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments and the order (default: 1)")
     parser.add_argument("--kinds", default="", help="only these, comma-separated (default: all)")
     options = parser.parse_args()
@@ -499,8 +502,8 @@ def main() -> int:
 
         ports = {str(role): engine.url.rsplit(":", 1)[1] for role, engine in engines.items()}
         bed = Bed(
-            work=work, proxies=proxies, ports=ports, limit=options.limit, count=count, say=say,
-            random=random.Random(options.seed),
+            work=work, proxies=proxies, ports=ports, limit=options.limit, clients=options.clients, count=count,
+            say=say, random=random.Random(options.seed),
         )  # fmt: skip
         undisturbed = Run(bed)
         undisturbed.launch()

@@ -509,12 +509,14 @@ def test_an_abort_that_overtakes_its_request_is_not_lost(fake_engine: Start) -> 
     """A server forgets an abort of what it does not have yet: the draft would run on and hold up the next one."""
     pair = Pair(fake_engine, ["Bad.\n\n", Held("Never n"), "End.</think>"], [2, 9], ["Good.\n\n", "A"])
 
-    def slowly(prompt: str, payload: Payload) -> Any:
+    def overtaken(prompt: str, payload: Payload) -> Any:
         reply = pair.next("draft", prompt)
-        time.sleep(0.2 if isinstance(reply, Held) else 0)
+        if isinstance(reply, Held):  # known to the server from here on: an abort has come before
+            with pair.small.aborted:
+                assert pair.small.aborted.wait_for(lambda: pair.small.aborts, 20)
         return reply
 
-    pair.small.script = slowly
+    pair.small.script = overtaken
     pair.judge_after(drafts=2)
     t = pair.run(lookahead=1)
     assert thought(t) == "Good.\n\nEnd.</think>"
