@@ -11,6 +11,7 @@ import click
 from sgl_specreason import options
 from sgl_specreason.command import Command, carry_out, interruptible, say
 from sgl_specreason.errors import UsageError
+from sgl_specreason.settings import policy, policy_of
 from sgl_specreason.speculation import speculation
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     metavar="NAME|FILE.toml",
     help="Every point of a grid of settings, one run folder each in a shared one.  [default: none]",
 )
-@options.policy
+@policy
 @options.prompts("Templates.  [default: ./prompts, else the checkout's, else the packaged ones]")
 @click.option(
     "--data",
@@ -115,7 +116,7 @@ def _plan(given: dict[str, Any]) -> "Plan":
     if given["verbose"] and not given["dry_run"]:
         raise UsageError("--verbose is for --dry-run: a run writes every setting to its config.json")
     asked = {field.name: given[field.name] for field in fields(Options) if field.name in given}
-    plan = resolve(Options(**asked | options.policy_of(given)))
+    plan = resolve(Options(**asked | policy_of(given)))
     if not given["resume"]:
         check_writable(given["out"])
     return plan

@@ -13,6 +13,7 @@ import click
 from sgl_specreason import options
 from sgl_specreason.command import Command, fail, say
 from sgl_specreason.errors import UsageError
+from sgl_specreason.settings import policy, policy_of
 
 if TYPE_CHECKING:
     from sgl_specreason.plan.options import Options
@@ -28,7 +29,7 @@ SECONDS = click.FloatRange(0.01, 86400)
 @options.replicas
 @options.reach(30)
 @options.preset
-@options.policy
+@policy
 @options.prompts("Templates of the judge.  [default: ./prompts, else the checkout's, else the packaged ones]")
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Where to listen; others than this machine need a key."
@@ -191,7 +192,7 @@ def _options(given: dict[str, Any]) -> "Options":
         for field in fields(Options)
         if field.name in given and field.name != "concurrency"
     }
-    return Options(**asked | options.policy_of(given))
+    return Options(**asked | policy_of(given))
 
 
 def _settings(given: dict[str, Any]) -> "Settings":

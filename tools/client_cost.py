@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sgl_specreason.engines.endpoint import Endpoint
+from sgl_specreason.engines.servers import ROLES
 from sgl_specreason.method.policy import Policy
 from sgl_specreason.method.program import run_trajectory
 from sgl_specreason.method.trajectory import Texts, Trajectory
@@ -179,26 +180,30 @@ def words_and_letters() -> Tokenizer:
 
 
 @contextmanager
-def stub_engines(connections: int, **words: Sequence[str]) -> Iterator[dict[Author, Endpoint]]:
-    """Two stub engines, each a process of its own with these options, and endpoints over them."""
+def stub_servers(options: Mapping[Author, Sequence[str]]) -> Iterator[dict[Author, str]]:
+    """The addresses of stub engines, each a process of its own with these options."""
+    with ExitStack() as stack:
+        urls = {}
+        for role, words in options.items():
+            command = [sys.executable, str(Path(__file__).with_name("stub_engine.py")), *words]
+            server = stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            assert server.stdin is not None
+            assert server.stdout is not None
+            stack.callback(server.stdin.close)
+            urls[role] = server.stdout.readline().strip()
+        yield urls
+
+
+@contextmanager
+def stub_engines(connections: int) -> Iterator[dict[Author, Endpoint]]:
+    """Two stub engines, and endpoints over them."""
     fast = PreTrainedTokenizerFast(tokenizer_object=words_and_letters())
-    command = [sys.executable, str(Path(__file__).with_name("stub_engine.py")), "--vocabulary", str(VOCABULARY)]
-    servers: list[subprocess.Popen[str]] = []
-    try:
-        engines: dict[Author, Endpoint] = {}
-        roles: tuple[Author, ...] = ("small", "base")
-        for role in roles:
-            options = [*command, *words.get(role, ())]
-            servers.append(subprocess.Popen(options, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-            assert servers[-1].stdout is not None
-            url = servers[-1].stdout.readline().strip()
-            engines[role] = Endpoint(url, role=role, tokenizer=fast, connections=2 * connections)
+    with stub_servers({role: ["--vocabulary", str(VOCABULARY)] for role in ROLES}) as urls:
+        engines = {
+            role: Endpoint(url, role=role, tokenizer=fast, connections=2 * connections) for role, url in urls.items()
+        }
         yield engines
         for endpoint in engines.values():
             endpoint.stop()
-    finally:
-        for server in servers:
-            with server:
-                if server.stdin:
-                    server.stdin.close()
-                server.wait(10)

@@ -9,14 +9,12 @@ that serve many at once are slower, and ask less of a client.
 
 import argparse
 import statistics
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
+from client_cost import stub_servers
 from options import Parser, at_least, counts
 
 from sgl_specreason.engines.endpoint import Endpoint
@@ -50,18 +48,8 @@ class Paced:
 def stub_pair(speed: Speed) -> Iterator[Access]:
     """Two engines that say steps in the words of the bundled pair, each a process with these options."""
     model = resolve(Options(bench="demo", pair="demo", policy={})).models["base"]
-    urls = []
-    with ExitStack() as stack:
-        for role in ROLES:
-            command = [sys.executable, str(Path(__file__).with_name("stub_engine.py")), "--model", model]
-            server = stack.enter_context(
-                subprocess.Popen([*command, *speed[role]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            )
-            assert server.stdout is not None
-            assert server.stdin is not None
-            stack.callback(server.stdin.close)
-            urls.append(server.stdout.readline().strip())
-        yield Access(urls=(urls[0], urls[1]), api_key=None, request_timeout_s=600, patience_s=10)
+    with stub_servers({role: ["--model", model, *speed[role]] for role in ROLES}) as urls:
+        yield Access(urls=(urls["small"], urls["base"]), api_key=None, request_timeout_s=600, patience_s=10)
 
 
 def paced(access: Access, *, streams: int, count: int, steps: int) -> Paced:

@@ -5,7 +5,7 @@ from typing import Any
 import click
 import pytest
 
-from sgl_specreason import eval, options, replay
+from sgl_specreason import eval, options, replay, settings
 from sgl_specreason.command import Command
 from sgl_specreason.method.policy import Policy
 
@@ -30,9 +30,9 @@ def test_eval_and_replay_have_the_same_options_with_the_same_texts() -> None:
 
 
 def test_each_setting_of_the_method_is_an_option_that_nobody_has_to_give() -> None:
-    assert {*options.POLICY} == {*Policy.__struct_fields__} | {"match_acceptance"}
+    assert {*settings.POLICY} == {*Policy.__struct_fields__} | {"match_acceptance"}
     of_eval = declared(eval.main)
-    assert all(of_eval[name]["default"] is None and of_eval[name]["help"] for name in options.POLICY)
+    assert all(of_eval[name]["default"] is None and of_eval[name]["help"] for name in settings.POLICY)
 
 
 def test_groups_fit_a_command_that_has_no_bench() -> None:
@@ -43,11 +43,11 @@ def test_groups_fit_a_command_that_has_no_bench() -> None:
     @options.models("")
     @options.access
     @options.preset
-    @options.policy
+    @settings.policy
     @options.prompts("Templates.")
     @options.dry_run("the settings")
     def serve(**given: Any) -> None:
-        found.update(options.policy_of(given), access=options.access_of(given))
+        found.update(settings.policy_of(given), access=options.access_of(given))
 
     words = [
         "--base-url",
